@@ -1,0 +1,1 @@
+"""The daemon: owns sockets, store and residency; never imports torch or transformers."""

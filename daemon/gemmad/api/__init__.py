@@ -1,0 +1,1 @@
+"""The contract clients read: errors, paths, defaults. Standard library only."""

@@ -1,0 +1,282 @@
+"""Frames between the daemon and a runner: a 4-byte big-endian length, then one JSON object.
+
+    +----------------+---------------------------------------+
+    | length  u32 be | {"type": "generate", "id": 7, ...}     |   length counts the JSON bytes only
+    +----------------+---------------------------------------+
+
+Daemon -> runner: load, generate, cancel, ping, shutdown.
+Runner -> daemon: hello, progress, loaded, load_failed, delta, done, refused, pong.
+A `generate` is answered by any number of `delta` and then exactly one `done` or `refused`.
+Unknown fields are ignored, an unknown type or a frame over MAX_FRAME_BYTES is a WireError.
+"""
+
+import struct
+from typing import Literal
+
+import msgspec
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+PROTOCOL = 1
+
+DraftMode = Literal["auto", "off"] | int
+
+
+class WireError(Exception):
+    """The peer sent bytes that are not a frame of this protocol."""
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen and when to stop; temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_k: int = 64  # 0 = off
+    top_p: float = 0.95  # 1 = off
+    min_p: float = 0.0  # 0 = off
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64  # -1 = whole context, 0 = off
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    num_predict: int = -1  # -1 = until the model stops or the context is full
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call the model made, or one given back in the history."""
+
+    name: str
+    arguments: dict[str, object]
+    id: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a conversation, as the chat template reads it."""
+
+    role: str  # system | developer | user | assistant | tool
+    content: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class PairFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Files of one pair: name in the repository -> path on disk (a blob, named by digest)."""
+
+    target: dict[str, str]
+    drafter: dict[str, str] | None = None
+
+
+# --- daemon -> runner ---
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="type"):
+    """Load a pair; sent once, first. Answered by progress*, then loaded or load_failed."""
+
+    files: PairFiles
+    num_ctx: int = 4096
+    num_parallel: int = 1
+    device: str = "auto"  # auto | cpu | cuda | mps
+    dtype: str = "auto"  # auto | float32 | bfloat16
+    threads: int = 0  # 0 = physical cores
+    max_depth: int = 8
+    depth_state: dict[str, object] | None = None  # what the depth controller learned before
+
+
+class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate", tag_field="type"):
+    """Answer `messages` (rendered by the chat template), or continue `prompt` as it is when `raw`."""
+
+    id: int
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None  # raw text; only when messages is empty
+    context: tuple[int, ...] = ()  # token ids put before the prompt (Ollama's `context`)
+    tools: tuple[dict[str, object], ...] = ()
+    think: bool = False
+    sampling: Sampling = Sampling()
+    draft: DraftMode = "auto"
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", tag_field="type"):
+    """Stop request `id` within one round; it is answered by done(reason="cancel")."""
+
+    id: int
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping", tag_field="type"):
+    """Are you alive? Answered by pong also while a prompt is being read."""
+
+    n: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown", tag_field="type"):
+    """Exit 0 now; requests in flight are dropped."""
+
+
+ToRunner = Load | Generate | Cancel | Ping | Shutdown
+
+# --- runner -> daemon ---
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="type"):
+    """First frame of a runner."""
+
+    pid: int
+    protocol: int = PROTOCOL
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="type"):
+    """How far a load is; at least once a second."""
+
+    phase: str  # import | target | drafter | warm
+    done: int
+    total: int
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded", tag_field="type"):
+    """The pair is ready; what it took, in bytes and nanoseconds."""
+
+    device: str
+    dtype: str
+    target_bytes: int
+    drafter_bytes: int
+    kv_bytes: int
+    num_ctx: int
+    load_ns: int
+    drafter: bool
+    drafter_note: str | None = None  # why there is no drafter although one was given
+
+
+class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed", tag_field="type"):
+    """The pair could not be loaded; the runner exits after this."""
+
+    code: str  # an api.errors code
+    message: str
+    fix: str | None = None
+
+
+class DraftStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What drafting did for one request."""
+
+    depth: int  # depth of the last round; 0 = parked or off
+    rounds: int
+    drafted: int
+    accepted: int
+    per_position: tuple[
+        float, ...
+    ]  # share of rounds reaching position i whose draft there was accepted
+    tokens_per_round: float
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True, tag="delta", tag_field="type"):
+    """The next piece of an answer; any of the three may be empty."""
+
+    id: int
+    text: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", tag_field="type"):
+    """The answer is complete."""
+
+    id: int
+    reason: str  # stop | length | cancel
+    prompt_tokens: int
+    prompt_ns: int
+    eval_tokens: int
+    eval_ns: int
+    draft: DraftStats
+    context: tuple[int, ...] = ()  # prompt and answer ids
+    depth_state: dict[str, object] | None = None
+
+
+class RequestRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", tag_field="type"):
+    """The request could not be run; others are not affected."""
+
+    id: int
+    code: str  # an api.errors code
+    message: str
+    fix: str | None = None
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong", tag_field="type"):
+    """The runner's main thread is alive."""
+
+    n: int
+
+
+FromRunner = Hello | Progress | Loaded | LoadFailed | Delta | Done | RequestRefused | Pong
+
+_encoder = msgspec.json.Encoder()
+_to_runner = msgspec.json.Decoder(ToRunner)
+_from_runner = msgspec.json.Decoder(FromRunner)
+
+
+def encode(message: ToRunner | FromRunner) -> bytes:
+    """The frame that carries `message`.
+
+    Raises:
+        WireError: the message is larger than MAX_FRAME_BYTES.
+    """
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode_to_runner(body: bytes) -> ToRunner:
+    """A frame's JSON as the runner reads it.
+
+    Raises:
+        WireError: not a message of this protocol.
+    """
+    try:
+        return _to_runner.decode(body)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"bad frame from the daemon: {error}") from error
+
+
+def decode_from_runner(body: bytes) -> FromRunner:
+    """A frame's JSON as the daemon reads it.
+
+    Raises:
+        WireError: not a message of this protocol.
+    """
+    try:
+        return _from_runner.decode(body)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"bad frame from the runner: {error}") from error
+
+
+class FrameSplitter:
+    """Turns a byte stream into frame bodies, whatever the chunking."""
+
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Bodies completed by `data`, in order.
+
+        Raises:
+            WireError: a frame announces more than the limit.
+        """
+        self._buffer += data
+        bodies = []
+        while (body := self._next()) is not None:
+            bodies.append(body)
+        return bodies
+
+    def _next(self) -> bytes | None:
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > self._limit:
+            raise WireError(f"frame announces {length} bytes, over the limit of {self._limit}")
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        return body
