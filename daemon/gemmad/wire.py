@@ -85,7 +85,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="typ
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate", tag_field="type"):
-    """Answer `messages` (rendered by the chat template), or continue `prompt` as it is when `raw`."""
+    """Answer `messages` (rendered by the chat template), or continue `prompt` as it is."""
 
     id: int
     messages: tuple[Message, ...] = ()

@@ -26,7 +26,7 @@ def home_override(env: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def socket_path(env: Mapping[str, str] = os.environ) -> Path:
-    """The daemon's Unix socket: `GEMMA_SOCKET`, else under `GEMMA_HOME`, else the runtime directory.
+    """The daemon's Unix socket: `GEMMA_SOCKET`, else below `GEMMA_HOME` or the runtime directory.
 
     Raises:
         BadRequest: the path is longer than the operating system allows for a socket.
