@@ -21,7 +21,7 @@ $(VENV)/.test: $(VENV)/.run
 	@touch $@
 
 run: $(VENV)/.run
-	@$(BIN)/gemma run nano "$(PROMPT)"
+	@$(BIN)/gemma run nano "$(PROMPT)" </dev/null
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" tests

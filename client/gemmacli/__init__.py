@@ -1,0 +1,1 @@
+"""The `gemma` command: a thin client of the daemon; needs click and `gemmad.api` only."""

@@ -1,0 +1,5 @@
+"""`python -m gemmacli` is `gemma`."""
+
+from gemmacli.main import main
+
+main()

@@ -1,0 +1,19 @@
+"""`gemma stop`."""
+
+import click
+
+from gemmacli.app import App
+from gemmacli.options import model_argument
+from gemmacli.results import Notice
+
+
+@click.command()
+@model_argument()
+@click.pass_obj
+def command(app: App, model: str) -> Notice:
+    """Unload a model.
+
+    Its memory is free when this returns. Starts no daemon.
+    """
+    app.daemon(start=False).unload(model)
+    return Notice(f"unloaded '{model}'")

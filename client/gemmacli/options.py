@@ -1,0 +1,54 @@
+"""Options and arguments that several commands share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gemmacli.app import App
+from gemmacli.asking import draft_mode
+from gemmad.api.errors import BadRequest, GemmaError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def json_option(command: Decorated) -> Decorated:
+    """Adds `--json`, which makes the renderer print one JSON value on stdout."""
+
+    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if isinstance(ctx.obj, App) and value:
+            ctx.obj.as_json = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=remember, help="Print JSON."
+    )(command)
+
+
+def model_argument(name: str = "model", **settings: Any) -> Callable[[Decorated], Decorated]:
+    """Adds a MODEL argument which the shell completes from a running daemon's store."""
+    return click.argument(name, shell_complete=complete_model, **settings)
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names in the store that begin with `incomplete`; nothing when no daemon answers."""
+    from gemmacli.starting import connect
+
+    try:
+        models = connect(App().env, start=False).models()["models"]
+    except GemmaError:
+        return []
+    return [model["name"] for model in models if model["name"].startswith(incomplete)]
+
+
+def draft_option(default: str | None = None) -> Callable[[Decorated], Decorated]:
+    """Adds `--draft`, which takes `auto`, `off` or a depth."""
+
+    def convert(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | int | None:
+        try:
+            return None if text is None else draft_mode(text)
+        except BadRequest as error:
+            raise click.BadParameter(str(error)) from error
+
+    return click.option(
+        "--draft", metavar="auto|off|N", default=default, callback=convert, help="Draft depth."
+    )

@@ -1,0 +1,145 @@
+"""Prints what commands return, as text for people or as JSON; the only place that does."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from gemmacli import figures, tables
+from gemmacli.app import App
+from gemmacli.benchmark import Report
+from gemmacli.records import Answer, Json
+from gemmacli.results import Answered, Card, Measured, Notice, Running, Stored, Versions
+
+
+def show(result: object, app: App) -> None:
+    """The result is on stdout; figures of an answer are on stderr."""
+    printers = _AS_JSON if app.as_json else _AS_TEXT
+    printer = printers.get(type(result), _AS_TEXT.get(type(result)))
+    assert printer is not None, f"no printer for {type(result).__name__}"
+    printer(result)
+
+
+def _json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _versions(result: Versions) -> None:
+    daemon = f"daemon {result.daemon}" if result.daemon else "no daemon running"
+    click.echo(f"gemma {result.client} ({daemon})")
+    if result.daemon not in (None, result.client):
+        click.echo("Warning: client and daemon differ. Restart the daemon.", err=True)
+
+
+def _stored(result: Stored) -> None:
+    rows = [tables.stored_row(model, datetime.now(UTC)) for model in result.reply["models"]]
+    _table(tables.STORED_HEAD, rows)
+
+
+def _running(result: Running) -> None:
+    models = result.reply["models"] if result.reply else []
+    _table(tables.RUNNING_HEAD, [tables.running_row(model, datetime.now(UTC)) for model in models])
+    for note in tables.drafter_notes(models):
+        click.echo(note, err=True)
+    if result.reply is None:
+        click.echo("No daemon is running, so no model is loaded.", err=True)
+
+
+def _card(result: Card) -> None:
+    if result.part is not None:
+        click.echo(str(result.reply.get(result.part) or "").rstrip("\n"))
+        return
+    click.echo("\n".join(tables.card(result.reply, verbose=result.verbose)))
+
+
+def _card_json(result: Card) -> None:
+    _json(result.reply if result.part is None else {result.part: result.reply.get(result.part)})
+
+
+def _answered(result: Answered) -> None:
+    measured = result.answer.figures
+    if measured is None or result.quiet:
+        return
+    if result.verbose:
+        for name, value in figures.table(measured, result.answer.first_token_s):
+            click.echo(f"{name + ':':<22}{value}", err=True)
+        return
+    line = figures.last_line(measured, result.answer.first_token_s)
+    click.echo(click.style(line, dim=True), err=True)
+
+
+def _answered_json(result: Answered) -> None:
+    click.echo(json.dumps(answer_json(result.model, result.answer), ensure_ascii=False))
+
+
+def answer_json(model: str, answer: Answer) -> Json:
+    """One object: the text, the daemon's figures, and the rates that follow from them."""
+    final = {key: value for key, value in (answer.final or {}).items() if key != "message"}
+    whole: Json = {**final, "model": model, "response": answer.text}
+    if answer.thinking:
+        whole["thinking"] = answer.thinking
+    if measured := answer.figures:
+        whole["tokens_per_second"] = measured.eval_rate
+        whole["first_token_s"] = answer.first_token_s
+    return whole
+
+
+def _measured(result: Measured) -> None:
+    click.echo("\n".join(tables.bench(result.report)))
+
+
+def _measured_json(result: Measured) -> None:
+    _json(bench_json(result.report))
+
+
+def bench_json(report: Report) -> Json:
+    """The report with the rates that follow from it, numbers unrounded."""
+    modes = {"off": report.plain, "auto" if report.draft == "auto" else "drafted": report.drafted}
+    sides = {
+        name: {**dataclasses.asdict(side), "tokens_per_second": side.tokens_per_second}
+        for name, side in modes.items()
+    }
+    return {
+        "model": report.model,
+        "draft": report.draft,
+        "prompts": report.prompts,
+        "repeats": report.repeats,
+        "num_predict": report.num_predict,
+        **sides,
+        "ratio": report.ratio,
+        "ratio_min": min(report.ratios, default=0.0),
+        "ratio_max": max(report.ratios, default=0.0),
+        "ratios": list(report.ratios),
+        **dataclasses.asdict(report.drafting),
+        "identical": report.identical,
+        "differing": list(report.differing),
+    }
+
+
+def _notice(result: Notice) -> None:
+    click.echo(result.text)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    click.echo("\n".join(tables.aligned([head, *rows])))
+
+
+_AS_TEXT: dict[type, Callable[[Any], None]] = {
+    Versions: _versions,
+    Stored: _stored,
+    Running: _running,
+    Card: _card,
+    Answered: _answered,
+    Measured: _measured,
+    Notice: _notice,
+}
+_AS_JSON: dict[type, Callable[[Any], None]] = {
+    Stored: lambda result: _json(result.reply),
+    Running: lambda result: _json(result.reply or {"models": []}),
+    Card: _card_json,
+    Answered: _answered_json,
+    Measured: _measured_json,
+}

@@ -1,0 +1,62 @@
+"""What commands return; `render` prints each, as text or as JSON."""
+
+from dataclasses import dataclass
+
+from gemmacli.benchmark import Report
+from gemmacli.records import Answer, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The client's version, and the daemon's; None when none runs."""
+
+    client: str
+    daemon: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The daemon's list of models."""
+
+    reply: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The daemon's list of loaded models; None when no daemon runs."""
+
+    reply: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the daemon says of one model; `part` narrows it to one field, verbatim."""
+
+    model: str
+    reply: Json
+    part: str | None = None
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer already streamed to the screen, unless JSON was asked for."""
+
+    model: str
+    answer: Answer
+    verbose: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A benchmark's report."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence that says what was done."""
+
+    text: str

@@ -1,0 +1,160 @@
+"""Rows and lines for people, from the daemon's records; pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from gemmacli.benchmark import Report
+from gemmacli.records import Json
+from gemmacli.wording import age, moment, percent, size
+
+STORED_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "MODIFIED")
+RUNNING_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "DEVICE", "CONTEXT", "UNTIL")
+ID_CHARACTERS = 12
+BRIEF_LINES = 3
+
+
+def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Lines with columns four spaces apart."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        indent
+        + "    ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def stored_row(model: Json, now: datetime) -> tuple[str, ...]:
+    """A model of the store, as STORED_HEAD names the cells."""
+    drafter = model.get("drafter") or {}
+    return (
+        str(model["name"]),
+        _id(model),
+        size(int(model.get("size") or 0)),
+        size(int(drafter["size"])) if drafter.get("size") else "-",
+        _age(model.get("modified_at"), now),
+    )
+
+
+def running_row(model: Json, now: datetime) -> tuple[str, ...]:
+    """A loaded model, as RUNNING_HEAD names the cells."""
+    return (
+        str(model["name"]),
+        _id(model),
+        size(int(model.get("size") or 0)),
+        _loaded_drafter(model),
+        str(model.get("device") or "-"),
+        str(model.get("context_length") or "-"),
+        _until(model, now),
+    )
+
+
+def drafter_notes(models: Iterable[Json]) -> list[str]:
+    """Why drafters are not loaded, a line each."""
+    notes = []
+    for model in models:
+        drafter = model.get("drafter") or {}
+        if not drafter.get("loaded") and drafter.get("note"):
+            notes.append(f"{model['name']}: {drafter['note']}")
+    return notes
+
+
+def _id(model: Json) -> str:
+    return str(model.get("digest") or "-").removeprefix("sha256:")[:ID_CHARACTERS]
+
+
+def _age(text: object, now: datetime) -> str:
+    return age(moment(text), now) if isinstance(text, str) and text else "-"
+
+
+def _loaded_drafter(model: Json) -> str:
+    drafter = model.get("drafter")
+    if not drafter:
+        return "-"
+    return size(int(drafter.get("size") or 0)) if drafter.get("loaded") else "not loaded"
+
+
+def _until(model: Json, now: datetime) -> str:
+    expires = model.get("expires_at")
+    if model.get("state") in ("stopping", "draining"):
+        return "Stopping..."
+    if not isinstance(expires, str) or not expires:
+        return "-"
+    return "Stopping..." if moment(expires) <= now else age(moment(expires), now)
+
+
+def card(reply: Json, *, verbose: bool) -> list[str]:
+    """What `gemma show` prints of a model: sections with indented rows."""
+    lines: list[str] = []
+    for title, body in _sections(reply, verbose=verbose):
+        if body:
+            lines += [f"  {title}", *(f"    {line}" for line in body), ""]
+    return lines[:-1]
+
+
+def _sections(reply: Json, *, verbose: bool) -> list[tuple[str, list[str]]]:
+    sections = [
+        ("Model", aligned(_model_rows(reply))),
+        ("Drafter", aligned(_drafter_rows(reply))),
+        ("Capabilities", [str(name) for name in reply.get("capabilities") or ()]),
+        ("Parameters", str(reply.get("parameters") or "").splitlines()),
+        ("System", _brief(reply.get("system"), verbose=verbose)),
+        ("License", _brief(reply.get("license"), verbose=verbose)),
+    ]
+    if verbose:
+        info = reply.get("model_info") or {}
+        sections.append(("Metadata", aligned([(key, str(info[key])) for key in sorted(info)])))
+    return sections
+
+
+def _model_rows(reply: Json) -> list[tuple[str, str]]:
+    details = reply.get("details") or {}
+    names = {
+        "family": "architecture",
+        "parameter_size": "parameters",
+        "context_length": "context length",
+        "embedding_length": "embedding length",
+        "quantization_level": "quantization",
+        "format": "format",
+    }
+    return [(title, str(details[key])) for key, title in names.items() if details.get(key)]
+
+
+def _drafter_rows(reply: Json) -> list[tuple[str, str]]:
+    drafter = reply.get("drafter")
+    if not drafter:
+        return [("none", "answers come from the target alone")]
+    rows = [("parameters", str(drafter["parameter_size"]))] if drafter.get("parameter_size") else []
+    if drafter.get("size"):
+        rows.append(("size", size(int(drafter["size"]))))
+    return [*rows, ("digest", _id(drafter))]
+
+
+def _brief(text: object, *, verbose: bool) -> list[str]:
+    parts = text if isinstance(text, list) else [text]
+    lines = [
+        line.strip() for part in parts if part for line in str(part).splitlines() if line.strip()
+    ]
+    return lines if verbose or len(lines) <= BRIEF_LINES else [*lines[:BRIEF_LINES], "..."]
+
+
+def bench(report: Report) -> list[str]:
+    """What `gemma bench` prints."""
+    drafting, ratios = report.drafting, report.ratios
+    share = drafting.accepted / drafting.drafted if drafting.drafted else 0.0
+    positions = " ".join(percent(value) for value in drafting.per_position) or "-"
+    spread = f"{min(ratios, default=0):.2f} to {max(ratios, default=0):.2f}, {len(ratios)} repeats"
+    rows = [
+        ("draft off", f"{report.plain.tokens_per_second:.1f} tok/s"),
+        (f"draft {report.draft}", f"{report.drafted.tokens_per_second:.1f} tok/s"),
+        ("ratio", f"{report.ratio:.2f} ({spread})"),
+        ("accepted", f"{percent(share)} of {drafting.drafted} drafts"),
+        ("by position", positions),
+        ("tokens per round", f"{drafting.tokens_per_round:.2f}"),
+        ("identical", "yes" if report.identical else f"NO, {len(report.differing)} prompts differ"),
+    ]
+    what = f"{report.prompts} prompts, greedy, at most {report.num_predict} tokens"
+    return [
+        f"{report.model}: {what}",
+        *aligned(rows),
+        *(f"differs: {text}" for text in report.differing),
+    ]

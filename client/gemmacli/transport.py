@@ -1,0 +1,174 @@
+"""HTTP to the daemon over its Unix socket, or over TCP where that is asked for.
+
+`GEMMA_SOCKET`, when set, wins; else `GEMMA_HOST`, when set, means TCP; else the default socket.
+"""
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemmacli.records import Json
+from gemmad.api.errors import DaemonUnreachable, GemmaError
+from gemmad.api.paths import TcpAddress, socket_path, tcp_address
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class NotRunning(DaemonUnreachable):
+    """Nothing listens there, so a daemon may be started."""
+
+
+class NotOurs(DaemonUnreachable):
+    """Something answers, but not with the daemon's HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the daemon is expected: a Unix socket, or TCP when `socket` is None."""
+
+    socket: Path | None
+    tcp: TcpAddress
+
+    @property
+    def is_local(self) -> bool:
+        """A daemon started here would be found there."""
+        return self.socket is not None or self.tcp.host in ("127.0.0.1", "localhost", "::1")
+
+    def __str__(self) -> str:
+        return str(self.socket) if self.socket else f"http://{self.tcp.host}:{self.tcp.port}"
+
+
+def endpoint(env: Mapping[str, str]) -> Endpoint:
+    """Where the environment says that the daemon is.
+
+    Raises:
+        BadRequest: GEMMA_SOCKET or GEMMA_HOST is malformed.
+    """
+    tcp = tcp_address(env)
+    if tcp.host in ("0.0.0.0", "::"):  # noqa: S104 - where a daemon listens on all addresses
+        tcp = TcpAddress("127.0.0.1", tcp.port)
+    by_tcp = env.get("GEMMA_HOST") and not env.get("GEMMA_SOCKET")
+    unix = hasattr(socket, "AF_UNIX") and not by_tcp
+    return Endpoint(socket_path(env) if unix else None, tcp)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection through a socket file."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+@contextmanager
+def exchange(
+    where: Endpoint,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """A request and its successful response; leaving the block closes both, also half-read.
+
+    `timeout_s` bounds each read; None waits as long as the daemon keeps the connection.
+
+    Raises:
+        DaemonUnreachable: nothing answers, or it stopped in the middle.
+        GemmaError: the daemon refused the request; the class follows the error's code.
+    """
+    connection = _connected(where)
+    connection.sock.settimeout(timeout_s)
+    response = None
+    try:
+        response = _sent(connection, method, path, body)
+        if response.status >= 400:
+            raise error_from_body(response.status, response.read(MAX_ERROR_BYTES))
+        yield response
+    except (http.client.HTTPException, OSError) as error:
+        raise _broken_off(where, error) from error
+    finally:
+        if response is not None:
+            response.close()
+        connection.close()
+
+
+def _connected(where: Endpoint) -> http.client.HTTPConnection:
+    connection = (
+        UnixConnection(where.socket, CONNECT_TIMEOUT_S)
+        if where.socket
+        else http.client.HTTPConnection(*where.tcp, timeout=CONNECT_TIMEOUT_S)
+    )
+    try:
+        connection.connect()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        connection.close()
+        raise NotRunning(
+            f"No daemon answers at {where}.", fix="Start it with: gemma serve"
+        ) from error
+    except OSError as error:
+        connection.close()
+        reason = error.strerror or error
+        raise DaemonUnreachable(f"Cannot connect to the daemon at {where}: {reason}.") from error
+    return connection
+
+
+def _sent(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Json | None
+) -> http.client.HTTPResponse:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Connection": "close"}
+    if data is not None:
+        headers["Content-Type"] = "application/json"
+    connection.request(method, path, body=data, headers=headers)
+    return connection.getresponse()
+
+
+def _broken_off(where: Endpoint, error: Exception) -> GemmaError:
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return NotOurs(f"What listens at {where} is not the Gemma daemon.")
+    if isinstance(error, TimeoutError):
+        return DaemonUnreachable(f"The daemon at {where} did not answer in time.")
+    return went_away(where)
+
+
+def went_away(where: Endpoint) -> DaemonUnreachable:
+    """The connection ended before the answer did."""
+    return DaemonUnreachable(
+        f"The daemon at {where} went away before it had answered.",
+        fix="Its log says why; the next command starts it again.",
+    )
+
+
+def error_from_body(status: int, body: bytes) -> GemmaError:
+    """The error that a refusal's body carries, as its own class."""
+    try:
+        record = json.loads(body)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "error" not in record:
+        return NotOurs(f"The daemon answered with HTTP status {status} and no explanation.")
+    return error_from_record(record)
+
+
+def error_from_record(record: Json) -> GemmaError:
+    """`{"error": text, "code": code}` as the class of that code, GemmaError for an unknown one."""
+    classes = {kind.code: kind for kind in _all_errors(GemmaError)}
+    return classes.get(str(record.get("code")), GemmaError)(str(record["error"]))
+
+
+def _all_errors(root: type[GemmaError]) -> Iterator[type[GemmaError]]:
+    for kind in root.__subclasses__():
+        if kind.__module__ == root.__module__:
+            yield kind
+            yield from _all_errors(kind)
