@@ -1,0 +1,1 @@
+"""Data shipped with the program: the catalogue of pairs and the built-in pair `nano`."""
