@@ -232,9 +232,10 @@ def decode_to_runner(body: bytes) -> ToRunner:
         WireError: not a message of this protocol.
     """
     try:
-        return _to_runner.decode(body)
+        message: ToRunner = _to_runner.decode(body)
     except msgspec.MsgspecError as error:
         raise WireError(f"bad frame from the daemon: {error}") from error
+    return message
 
 
 def decode_from_runner(body: bytes) -> FromRunner:
@@ -244,9 +245,10 @@ def decode_from_runner(body: bytes) -> FromRunner:
         WireError: not a message of this protocol.
     """
     try:
-        return _from_runner.decode(body)
+        message: FromRunner = _from_runner.decode(body)
     except msgspec.MsgspecError as error:
         raise WireError(f"bad frame from the runner: {error}") from error
+    return message
 
 
 class FrameSplitter:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from train import corpus, corpus_fetch, corpus_markup, corpus_records, corpus_text
 from train.corpus_fetch import FetchError, Member, Package
 from train.corpus_sources import SOURCES, Source
