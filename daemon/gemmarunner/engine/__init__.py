@@ -1,0 +1,1 @@
+"""The engine: K/V, drafting, verification, sampling and depth, one file each."""

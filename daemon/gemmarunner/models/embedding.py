@@ -1,0 +1,48 @@
+"""Token embeddings: the scaled table, and the per-layer ones of the small models."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gemmarunner.models.linear import make_linear
+from gemmarunner.models.norm import make_norm
+from gemmarunner.models.weights import Take
+
+
+class Embedding:
+    """Rows of a table times the square root of their width."""
+
+    def __init__(self, table: Tensor, width: int, dtype: torch.dtype) -> None:
+        self._table = table  # in its stored dtype: few rows are read, and it may be half the model
+        self._convert = None if table.dtype is dtype else dtype
+        # bf16 holds sqrt(1536) = 39.19 as 39.25, and the models were trained with that
+        self.scale = torch.tensor(width**0.5, dtype=dtype).item()
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """[rows, width] of ids [rows] int64."""
+        rows = F.embedding(ids, self._table)
+        return (rows if self._convert is None else rows.to(self._convert)).mul_(self.scale)
+
+
+class PerLayerEmbedding:
+    """One small vector per row and layer, from the token and from its embedding."""
+
+    def __init__(
+        self, vocab_size: int, layers: int, ple_dim: int, hidden: int, eps: float, take: Take
+    ) -> None:
+        width = layers * ple_dim
+        self.shape = (-1, layers, ple_dim)
+        table = take("embed_tokens_per_layer.weight", (vocab_size, width), stored=True)
+        self.context = make_linear(take("per_layer_model_projection.weight", (width, hidden)))
+        # The reference scales the projection by hidden^-0.5 before the norm, and the sum by
+        # 2^-0.5. The first is the same as a larger eps; the second goes into weight and table.
+        weight = take("per_layer_projection_norm.weight", (ple_dim,))
+        self.norm = make_norm(weight * 0.5**0.5, eps * hidden)
+        self.tokens = Embedding(table, ple_dim, weight.dtype)
+        self.tokens.scale *= 0.5**0.5
+
+    def __call__(self, ids: Tensor, embedded: Tensor) -> tuple[Tensor, ...]:
+        """For each layer its [rows, ple_dim], of ids [rows] and their embeddings [rows, hidden]."""
+        tokens = self.tokens(ids).view(self.shape)
+        context = self.context(embedded).view(self.shape)
+        return self.norm.add(tokens, context).unbind(1)

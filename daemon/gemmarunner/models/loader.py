@@ -1,0 +1,136 @@
+"""From files on disk to a target or drafter ready to run."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gemmad.api.errors import LoadFailed
+from gemmarunner.models.checkpoint import Checkpoint
+from gemmarunner.models.drafter import Drafter
+from gemmarunner.models.hf_config import read_drafter_config, read_target_config
+from gemmarunner.models.linear import packs_half
+from gemmarunner.models.target import Target
+from gemmarunner.models.weights import under
+
+Progress = Callable[[int, int], None]  # bytes read, bytes to read
+
+_TABLE = "embed_tokens.weight"
+# Below this float32 costs a CPU nothing that matters, and verifying drafts is exact in it.
+_SMALL_BYTES = 256 * 2**20
+
+
+def load_target(
+    files: Mapping[str, Path],
+    device: str,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Target:
+    """A target of the files, by their names in the repository; `dtype` None: as stored.
+
+    Raises:
+        ConfigError: config.json describes no model this decoder can run.
+        LoadFailed: a file or tensor is missing, damaged or of the wrong shape.
+    """
+    generation = "generation_config.json"
+    config = read_target_config(
+        _json(files, "config.json"), _json(files, generation) if generation in files else None
+    )
+    checkpoint = Checkpoint(files)
+    prefix = _prefix(checkpoint)
+    reader = _Reader(checkpoint, prefix, device, dtype, progress)
+    return Target(config, under(reader.take, prefix), reader.device, reader.dtype)
+
+
+def load_drafter(
+    files: Mapping[str, Path],
+    device: str,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Drafter:
+    """A drafter of the files, not yet bound to a target; arguments and errors of `load_target`."""
+    config = read_drafter_config(_json(files, "config.json"))
+    checkpoint = Checkpoint(files)
+    reader = _Reader(checkpoint, "", device, dtype, progress)
+    return Drafter(config, reader.take, reader.device, reader.dtype)
+
+
+def choose_dtype(
+    device: str, checkpoint_dtype: torch.dtype, weight_bytes: int, free_bytes: int
+) -> torch.dtype:
+    """The dtype to run in, of weights that take `weight_bytes` as stored.
+
+    1. An accelerator runs the checkpoint as it is.
+    2. A CPU with fast bf16 too, unless the model is small: see `_SMALL_BYTES`.
+    3. Another CPU emulates bf16 and is several times slower in it, so float32, as long as that
+       takes no more than half of the free memory; else as stored. Where matrices are kept as
+       float16 (see `linear.py`), float32 is about computing only and takes no more than stored.
+    """
+    if not device.startswith("cpu"):  # 1
+        return checkpoint_dtype
+    widened = 1 if packs_half() else 4 // checkpoint_dtype.itemsize
+    if _fast_bf16() and weight_bytes > _SMALL_BYTES:  # 2
+        return checkpoint_dtype
+    return torch.float32 if weight_bytes * widened <= free_bytes // 2 else checkpoint_dtype  # 3
+
+
+def _fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class _Reader:
+    """Takes tensors out of a checkpoint, moved and converted, and counts their bytes."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        prefix: str,
+        device: str,
+        dtype: torch.dtype | None,
+        progress: Progress | None,
+    ) -> None:
+        names = [name for name in checkpoint.names if name.startswith(prefix)]
+        self.device = torch.device(device)
+        table = next(name for name in names if name.endswith(_TABLE))
+        self.dtype = dtype or checkpoint.dtype(table)
+        self._checkpoint = checkpoint
+        self._progress = progress or (lambda done, total: None)
+        self._total = sum(checkpoint.nbytes(name) for name in names)
+        self._done = 0
+
+    def take(self, name: str, shape: tuple[int, ...], *, stored: bool = False) -> Tensor:
+        tensor = self._checkpoint.read(name, shape)
+        self._done += tensor.nbytes
+        self._progress(self._done, self._total)
+        converts = tensor.is_floating_point() and not stored
+        return tensor.to(self.device, self.dtype if converts else None)
+
+
+def _prefix(checkpoint: Checkpoint) -> str:
+    """What stands before the text stack's names: it differs between text and media checkpoints."""
+    endings = ("." + _TABLE, _TABLE)
+    found = [name for name in checkpoint.names if name.endswith(endings[0]) or name == _TABLE]
+    if len(found) != 1:
+        raise LoadFailed(
+            f"The weights hold {len(found)} tensors named {_TABLE}; one is wanted.",
+            fix="Is this a Gemma 4 target?",
+        )
+    return found[0].removesuffix(_TABLE)
+
+
+def _json(files: Mapping[str, Path], name: str) -> Mapping[str, object]:
+    if name not in files:
+        raise LoadFailed(f"The model has no file {name}.", fix="Pull the model again.")
+    try:
+        data = json.loads(files[name].read_text())
+    except ValueError as error:
+        raise LoadFailed(f"{name} is not JSON: {error}.", fix="Pull the model again.") from error
+    if not isinstance(data, dict):
+        raise LoadFailed(f"{name} is not a JSON object.", fix="Pull the model again.")
+    return data

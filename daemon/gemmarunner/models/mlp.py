@@ -1,0 +1,60 @@
+"""The gated MLP, dense and as a mixture of experts."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gemmarunner.models.config import MoEConfig
+from gemmarunner.models.linear import MakeLinear, make_linear
+from gemmarunner.models.norm import make_norm
+from gemmarunner.models.weights import Take
+
+
+class GatedMLP:
+    """`down(gelu(gate x) * (up x))`, gate and up as one matrix."""
+
+    def __init__(self, hidden: int, intermediate: int, take: Take, linear: MakeLinear) -> None:
+        names = ("gate_proj.weight", "up_proj.weight")
+        fused = torch.cat([take(name, (intermediate, hidden)) for name in names])
+        self.gate_up = linear(fused)
+        self.down = linear(take("down_proj.weight", (hidden, intermediate)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.gelu(gate, approximate="tanh").mul_(up))
+
+
+class Experts:
+    """The routed half of a mixture-of-experts layer; the dense half is a `GatedMLP`."""
+
+    def __init__(self, moe: MoEConfig, hidden: int, eps: float, take: Take) -> None:
+        count, width = moe.experts, moe.intermediate
+        self.top_k = moe.top_k
+        scale = take("router.scale", (hidden,)) * hidden**-0.5
+        self.router_norm = make_norm(scale, eps)
+        self.router = make_linear(take("router.proj.weight", (count, hidden)))
+        self.expert_scale = take("router.per_expert_scale", (count,))
+        self.gate_up = take("experts.gate_up_proj", (count, 2 * width, hidden))
+        self.down = take("experts.down_proj", (count, hidden, width))
+
+    def __call__(self, routed_by: Tensor, x: Tensor) -> Tensor:
+        """Weighted sum of each row's best experts on x; `routed_by` is the residual. [rows, hidden]
+
+        NOTE: reads the chosen experts back to the host: one wait a layer on an accelerator.
+        """
+        weights, chosen = self._route(routed_by)
+        total = torch.zeros_like(x)
+        for expert in torch.unique(chosen).tolist():
+            rows, rank = torch.where(chosen == expert)
+            gate, up = F.linear(x[rows], self.gate_up[expert]).chunk(2, -1)
+            out = F.linear(F.gelu(gate, approximate="tanh") * up, self.down[expert])
+            total.index_add_(0, rows, (out * weights[rows, rank, None]).to(x.dtype))
+        return total
+
+    def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and index of each row's experts: [rows, top_k] float32 and int64."""
+        scores = self.router(self.router_norm(x))
+        shares = torch.softmax(scores, -1, dtype=torch.float32)
+        weights, chosen = shares.topk(self.top_k, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        return weights * self.expert_scale[chosen], chosen
