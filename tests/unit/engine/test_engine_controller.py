@@ -1,0 +1,244 @@
+"""The controller finds the depth that pays, parks a useless drafter, and comes back."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemmarunner.engine.controller import DepthController, Regime
+from gemmarunner.engine.estimates import AcceptanceTable, CostTable
+
+GREEDY = Regime.GREEDY
+
+
+class World:
+    """A pair whose rounds take `base + depth * step` seconds and accept with chance `rate`."""
+
+    def __init__(self, rate: float, base: float = 2.5e-3, step: float = 0.5e-3, seed: int = 0):
+        self.rate, self.base, self.step = rate, base, step
+        self.chance = random.Random(seed)
+        self.tokens, self.seconds = 0, 0.0
+
+    def run(self, controller: DepthController, rounds: int, limit: int = 99) -> list[int]:
+        """The depths of `rounds` rounds."""
+        return [self.round(controller, limit) for _ in range(rounds)]
+
+    def round(self, controller: DepthController, limit: int) -> int:
+        depth = controller.choose(GREEDY, limit)
+        outcomes: list[bool] = []
+        while len(outcomes) < depth and all(outcomes):
+            outcomes.append(self.chance.random() < self.rate)
+        seconds = (self.base + depth * self.step) * self.chance.uniform(0.95, 1.05)
+        controller.record(GREEDY, depth, outcomes, seconds)
+        self.tokens += 1 + sum(outcomes)
+        self.seconds += seconds
+        return depth
+
+
+def test_useless_drafter_is_parked():
+    """Depth 0 after a few rounds, and plain speed nearly reached over 2,000 rounds."""
+    controller, world = DepthController(8), World(rate=0.0)
+    depths = world.run(controller, 2000)
+
+    assert controller.selected(GREEDY) == 0
+    assert depths[1000:].count(0) > 980
+    assert world.tokens / world.seconds > 0.97 / world.base
+
+
+def test_perfect_drafter_is_used_to_the_full():
+    """The deepest depth within 60 rounds from nothing known."""
+    controller, world = DepthController(8), World(rate=1.0)
+    depths = world.run(controller, 60)
+
+    assert controller.selected(GREEDY) == 8
+    assert depths[:2] == [0, 0]
+
+
+@pytest.mark.parametrize(("rate", "step"), [(0.8, 0.4e-3), (0.6, 0.5e-3), (0.9, 1.2e-3)])
+def test_choice_is_usually_the_best_depth_or_nearly(rate: float, step: float):
+    """Against the known best of a world whose figures hold still, from nine starts."""
+
+    def speed(depth: int) -> float:
+        return sum(rate**i for i in range(depth + 1)) / (2.5e-3 + depth * step)
+
+    shares = []
+    for seed in range(9):
+        controller = DepthController(8)
+        World(rate, step=step, seed=seed).run(controller, 1000)
+        shares.append(speed(controller.selected(GREEDY)) / max(speed(d) for d in range(9)))
+
+    assert sorted(shares)[4] > 0.96
+    assert min(shares) > 0.85
+
+
+def test_drafter_that_becomes_useful_is_taken_up_again():
+    """Parked for long, so that probes are rare; then every draft is right."""
+    controller, world = DepthController(8), World(rate=0.0)
+    world.run(controller, 3000)
+    world.rate = 1.0
+    depths = world.run(controller, 700)
+
+    assert 8 in depths
+    assert controller.selected(GREEDY) >= 4
+
+
+def test_drafter_that_becomes_useless_is_parked_soon():
+    """Fifty rounds without an accepted draft are enough."""
+    controller, world = DepthController(8), World(rate=0.95)
+    world.run(controller, 500)
+    world.rate = 0.0
+    world.run(controller, 50)
+
+    assert controller.selected(GREEDY) == 0
+
+
+def test_drafting_that_costs_more_than_it_brings_is_parked():
+    """Good drafts, but a step costs as much as the target: acceptance alone decides nothing."""
+    controller, world = DepthController(8), World(rate=0.8, step=2.5e-3)
+    world.run(controller, 1000)
+
+    assert controller.selected(GREEDY) == 0
+
+
+def test_probes_become_rare_while_nothing_changes():
+    """Of the last 1,000 rounds of a parked drafter at most a dozen draft."""
+    controller, world = DepthController(8), World(rate=0.0)
+    depths = world.run(controller, 4000)
+
+    assert sum(depth > 0 for depth in depths[-1000:]) <= 12
+    assert any(depth > 0 for depth in depths[-1100:])
+
+
+def test_regimes_do_not_share_what_they_learn():
+    """A greedy drafter that is always wrong says nothing of sampled requests."""
+    controller = DepthController(4)
+    World(rate=0.0).run(controller, 100)
+
+    assert not controller.trusted(Regime.SAMPLED, 1)
+    assert controller.choose(Regime.SAMPLED, 4) == 0
+    with pytest.raises(ValueError, match="no round"):
+        controller.rate(Regime.SAMPLED, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_depth_never_exceeds_the_limit(limit: int):
+    """Near the end of a request, or of the context."""
+    controller, world = DepthController(8), World(rate=1.0)
+    world.run(controller, 100)
+
+    assert controller.choose(GREEDY, limit) == limit
+
+
+def test_host_stall_moves_a_cost_by_little():
+    """One round that took a hundred times as long moves the average by 7.5% at most."""
+    costs = CostTable()
+    for seconds in [1.0] * 10 + [100.0]:
+        costs.record(2, seconds)
+
+    assert costs.estimate(2) == pytest.approx(1.075)
+
+
+def test_round_after_a_change_of_depth_is_not_timed():
+    """A new shape costs extra once; that says nothing of the depth."""
+    costs = CostTable()
+    for depth, seconds in [(0, 9.0), (0, 1.0), (2, 9.0), (2, 2.0), (0, 9.0)]:
+        costs.record(depth, seconds)
+
+    assert costs.seconds == {0: 1.0, 2: 2.0}
+
+
+def test_costs_between_and_beyond_measured_depths_lie_on_a_line():
+    """Between neighbours, beyond the deepest with the slope of all, never cheaper when deeper."""
+    costs = CostTable({0: 2.0, 2: 3.0, 4: 6.0})
+    falling = CostTable({0: 2.0, 2: 1.0})
+
+    assert [costs.estimate(depth) for depth in (1, 3, 6)] == [2.5, 4.5, 8.0]
+    assert falling.estimate(5) == 1.0
+    assert CostTable({3: 2.0}).estimate(0) == 2.0
+
+
+def test_rates_start_from_the_prior_and_stand_alone_once_trusted():
+    """Two samples' worth of optimism, then ten samples of the truth."""
+    acceptance = AcceptanceTable()
+    assert acceptance.committed(1) == pytest.approx(1.9)
+    acceptance.record([False])
+    assert acceptance.committed(1) == pytest.approx(1 + 0.9 * 2 / 3)
+    for _ in range(9):
+        acceptance.record([False])
+
+    assert acceptance.trusted(1)
+    assert not acceptance.trusted(2)
+    assert acceptance.committed(3) == 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rate=st.floats(0, 1),
+    step=st.floats(1e-5, 2e-2),
+    max_depth=st.integers(1, 8),
+    rounds=st.integers(1, 150),
+    seed=st.integers(0, 999),
+)
+def test_chosen_depth_is_never_thought_slower_than_depth_0(
+    rate: float, step: float, max_depth: int, rounds: int, seed: int
+):
+    """Whatever was seen, the choice promises at least the rate of plain decoding."""
+    controller, world = DepthController(max_depth), World(rate, step=step, seed=seed)
+    for depth in world.run(controller, rounds):
+        assert 0 <= depth <= max_depth
+    controller.choose(GREEDY, max_depth)
+    chosen = controller.selected(GREEDY)
+
+    if rounds > 10 and controller.trusted(GREEDY, chosen):
+        assert controller.rate(GREEDY, chosen) >= controller.rate(GREEDY, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rate=st.floats(0, 1), rounds=st.integers(0, 100), max_depth=st.integers(0, 8))
+def test_state_comes_back_as_it_was(rate: float, rounds: int, max_depth: int):
+    """What another controller restores, it exports again; and it chooses alike."""
+    first, second = DepthController(max_depth), DepthController(max_depth)
+    World(rate).run(first, rounds)
+    second.restore(first.state())
+
+    assert second.state() == first.state()
+    if rounds > 10 and max_depth:
+        assert second.choose(GREEDY, max_depth) == second.selected(GREEDY)
+
+
+def test_restored_costs_yield_to_the_first_new_sample():
+    """The machine may be another one, or busy."""
+    controller = DepthController(4)
+    World(rate=1.0).run(controller, 50)
+    restored = DepthController(4)
+    restored.restore(controller.state())
+    for _ in range(2):
+        restored.record(GREEDY, 0, [], 1.0)
+
+    assert restored.rate(GREEDY, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"version": 2, "regimes": {}},
+        {"version": 1, "regimes": []},
+        {"version": 1, "regimes": {"greedy": {}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {"-1": 1.0}, "acceptance": []}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {"0": 0}, "acceptance": []}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {"0": "1"}, "acceptance": []}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {}, "acceptance": [[1.5, 3]]}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {}, "acceptance": [[0.5]]}}},
+        {"version": 1, "regimes": {"greedy": {"seconds": {}, "acceptance": [[0.5, float("nan")]]}}},
+    ],
+)
+def test_malformed_state_is_refused_and_changes_nothing(state: dict[str, object]):
+    """It comes from a file that anything may have written."""
+    controller = DepthController(4)
+    before = controller.state()
+    with pytest.raises(ValueError, match="depth state"):
+        controller.restore(state)
+
+    assert controller.state() == before
