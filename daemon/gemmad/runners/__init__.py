@@ -1,0 +1,1 @@
+"""The life of a child process that runs one pair, and the frames exchanged with it."""

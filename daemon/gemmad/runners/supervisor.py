@@ -1,0 +1,220 @@
+"""One loaded runner as the daemon sees it: routes its frames, and knows when and why it is gone.
+
+Only `_supervise` ends the story: it alone kills for silence or garbage, gives every waiting request
+its answer and settles `closed`. The other methods ask for that or wait for it.
+"""
+
+import asyncio
+import copy
+import itertools
+from collections.abc import AsyncGenerator
+
+from gemmad.api.errors import BadRequest, GemmaError, RunnerCrashed
+from gemmad.runners.handshake import OnProgress, error_from
+from gemmad.runners.process import Command, runner_command
+from gemmad.runners.starting import Deadlines, RunnerSpec, Started, crashed, start
+from gemmad.wire import (
+    Cancel,
+    Delta,
+    Done,
+    Generate,
+    Ping,
+    Pong,
+    RequestRefused,
+    Shutdown,
+    WireError,
+)
+
+__all__ = ["Deadlines", "Runner", "RunnerSpec"]
+
+Answer = Delta | Done | RequestRefused | RunnerCrashed
+
+DEADLINES = Deadlines()
+
+
+class Runner:
+    """A running child with a loaded pair. Build it with `start`."""
+
+    def __init__(self, name: str, started: Started, limits: Deadlines) -> None:
+        self.name = name
+        self.loaded = started.loaded
+        self.closed: asyncio.Future[RunnerCrashed | None] = asyncio.Future()
+        self._started = started
+        self._child = started.child
+        self._link = started.link
+        self._limits = limits
+        self._ids = itertools.count(1)
+        # Written by generate(), read by the reading task. Unbounded, because one slow client must
+        # not stop the others' frames; an answer is never longer than the context.
+        self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        self._stopping = False
+        self._last_pong = asyncio.get_running_loop().time()
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"runner {name}")
+
+    @classmethod
+    async def start(
+        cls,
+        spec: RunnerSpec,
+        *,
+        on_progress: OnProgress,
+        deadline_s: float = 300.0,
+        command: Command = runner_command,
+        limits: Deadlines = DEADLINES,
+    ) -> "Runner":
+        """A process of its own has loaded the pair and is ready to answer.
+
+        Raises:
+            LoadFailed: it said why it cannot (or another GemmaError, by its code), or was slow.
+            RunnerCrashed: it died while loading.
+        """
+        started = await start(
+            spec, on_progress=on_progress, deadline_s=deadline_s, command=command, limits=limits
+        )
+        return cls(spec.name, started, limits)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child."""
+        return self._child.pid
+
+    @property
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines the child printed, oldest first."""
+        return self._child.log_tail
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can still be sent; informs only, the child may die at any time."""
+        return not (self.closed.done() or self._stopping)
+
+    def new_id(self) -> int:
+        """A request id that this runner has not seen."""
+        return next(self._ids)
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done, None]:
+        """The answer as it comes, ending with its Done. Leaving early cancels it in the runner.
+
+        Raises:
+            RunnerCrashed: the process died before the answer was complete.
+            GemmaError: the runner refused this request; its class is that of the runner's code.
+        """
+        self._refuse_when_gone()
+        answers = self._answers[request.id] = asyncio.Queue()
+        try:
+            await self._send(request)
+            while True:
+                match await answers.get():
+                    case Delta() as delta:
+                        yield delta
+                    case Done() as done:
+                        del self._answers[request.id]
+                        yield done
+                        return
+                    case RequestRefused() as refused:
+                        del self._answers[request.id]
+                        raise error_from(refused, otherwise=GemmaError)
+                    case RunnerCrashed() as crash:
+                        raise copy.copy(crash)  # each request its own, with its own traceback
+        finally:
+            if self._answers.pop(request.id, None) and self.alive:
+                self._link.post(Cancel(id=request.id))
+
+    async def stop(self, grace_s: float = 3.0) -> None:
+        """The process is gone: asked first, then told (SIGTERM), then killed."""
+        self._stopping = True
+        if not self.closed.done():
+            self._link.post(Shutdown())
+            if not await self._gone_within(grace_s):
+                self._child.terminate()
+                if not await self._gone_within(self._limits.terminate_s):
+                    self._child.kill()
+        await asyncio.shield(self._supervisor)
+
+    async def _gone_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._supervisor}, timeout=seconds)
+        return self._supervisor.done()
+
+    def _refuse_when_gone(self) -> None:
+        if self.closed.done() and (crash := self.closed.result()):
+            raise copy.copy(crash)
+        if not self.alive:
+            raise self._stopped()
+
+    async def _send(self, request: Generate) -> None:
+        """Hand over; a runner that dies meanwhile answers through the queue like at any time.
+
+        Raises:
+            BadRequest: the request does not fit into a frame.
+        """
+        try:
+            await self._link.send(request)
+        except ConnectionError:
+            return
+        except WireError as error:
+            del self._answers[request.id]
+            raise BadRequest(f"The request is too large: {error}.") from error
+
+    async def _supervise(self) -> None:
+        """1 wait for the first sign of an end  2 end the process  3 tell everyone."""
+        reading = asyncio.create_task(self._read())
+        beating = asyncio.create_task(self._heartbeat())
+        exiting = asyncio.create_task(self._child.wait())
+        await asyncio.wait({reading, beating, exiting}, return_when=asyncio.FIRST_COMPLETED)  # 1
+        if not beating.done():
+            # What it sent before it died is still in the channel, and a closed channel comes
+            # shortly before the exit: both get a moment, so that the exit code is its own.
+            await asyncio.wait({reading}, timeout=self._limits.exit_s)
+            if reading.done() and not _fault(reading):
+                await asyncio.wait({exiting}, timeout=self._limits.exit_s)
+        self._child.kill()  # 2
+        code = await exiting
+        faults = [_fault(task) for task in (beating, reading) if task.done()]
+        for task in (reading, beating):
+            task.cancel()
+        await asyncio.gather(reading, beating, return_exceptions=True)
+        await self._started.close()
+        self._tell_everyone(code, next(filter(None, faults), None))  # 3
+
+    async def _read(self) -> str | None:
+        """Routes frames until the channel ends; the reason when that was the runner's fault."""
+        try:
+            while (message := await self._link.receive()) is not None:
+                match message:
+                    case Delta() | Done() | RequestRefused():
+                        if answers := self._answers.get(message.id):
+                            answers.put_nowait(message)
+                    case Pong():
+                        self._last_pong = asyncio.get_running_loop().time()
+                    case _:
+                        return f"sent a {type(message).__name__} frame when none was due"
+        except WireError as error:
+            return f"broke the protocol: {error}"
+        return None
+
+    async def _heartbeat(self) -> str:
+        """Pings until no pong came for too long; then says so."""
+        loop = asyncio.get_running_loop()
+        for number in itertools.count():
+            self._link.post(Ping(n=number))
+            await asyncio.sleep(self._limits.ping_every_s)
+            if (silent_s := loop.time() - self._last_pong) > self._limits.ping_missed_s:
+                return f"did not answer for {silent_s:.0f} s and was killed"
+        raise AssertionError("count() does not end")
+
+    def _tell_everyone(self, code: int, reason: str | None) -> None:
+        crash = None if self._stopping else crashed(self.name, self.log_tail, code, reason)
+        for answers in self._answers.values():
+            answers.put_nowait(crash or self._stopped())
+        self.closed.set_result(crash)
+
+    def _stopped(self) -> RunnerCrashed:
+        return RunnerCrashed(
+            f"{self.name} was stopped before its answer was complete.", fix="Send it again."
+        )
+
+
+def _fault(task: "asyncio.Task[str | None] | asyncio.Task[str]") -> str | None:
+    """What a finished task found wrong with the runner; a fault of our own counts as well."""
+    if error := task.exception():
+        return f"could not be followed any more: {error!r}"
+    return task.result()

@@ -1,0 +1,173 @@
+"""Answers requests with a loaded pair: prompts are written in one thread, tokens made in another.
+
+    main thread      add(), cancel()        registers a session's request, never waits
+    writing thread   run_writer()           request -> prompt -> engine
+    engine thread    run_engine()           engine -> session -> frames
+
+`_open` is shared: the main thread enters a request, the thread that answers it takes it out.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn, Protocol, assert_never
+
+from tokenizers import Tokenizer
+
+from gemmad.api.errors import GemmaError
+from gemmad.wire import Done, FromRunner, Generate, Loaded, RequestRefused
+from gemmarunner.chat import Prompt
+from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Finished, Tokens
+from gemmarunner.session import Session
+
+_log = logging.getLogger(__name__)
+
+
+class EnginePort(Protocol):
+    """What is needed of the engine; `add` and `cancel` may come from any thread."""
+
+    @property
+    def has_work(self) -> bool: ...
+    def add(self, request: EngineRequest) -> None: ...
+    def cancel(self, id: int) -> None: ...
+    def step(self) -> list[EngineEvent]: ...
+    def depth_state(self) -> dict[str, object]: ...
+
+
+class Writer(Protocol):
+    """Makes a prompt of a request; raises GemmaError."""
+
+    def write(self, request: Generate) -> Prompt: ...
+
+
+class Served(NamedTuple):
+    """A pair that is ready, and what the daemon is told about it."""
+
+    engine: EnginePort
+    writer: Writer
+    tokenizer: Tokenizer
+    hidden_ids: Set[int]  # never shown: end of text, padding
+    loaded: Loaded
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that has no answer yet."""
+
+    request: Generate
+    is_cancelled: bool = False  # written by the main thread, read by the writing thread
+    session: Session | None = None  # written by the writing thread before the engine knows of it
+
+
+class Serving:
+    """The requests of one pair. `send` may be called from any thread."""
+
+    def __init__(self, served: Served, send: Callable[[FromRunner], None]) -> None:
+        self._served = served
+        self._engine = served.engine
+        self._send = send
+        self._open: dict[int, _Open] = {}
+        self._unwritten: queue.SimpleQueue[_Open] = queue.SimpleQueue()
+        self._work = threading.Event()  # set by whoever gives the engine something to do
+
+    def add(self, request: Generate) -> None:
+        """`request` will be answered by a Done or a RequestRefused."""
+        entry = self._open[request.id] = _Open(request)
+        self._unwritten.put(entry)
+
+    def cancel(self, id: int) -> None:
+        """Request `id` ends within one round; nothing happens when it has ended."""
+        if entry := self._open.get(id):
+            entry.is_cancelled = True
+            self._engine.cancel(id)
+            self._work.set()
+
+    def run_writer(self) -> NoReturn:
+        """Writes prompts for ever, in the order the requests came."""
+        while True:
+            self._write(self._unwritten.get())
+
+    def run_engine(self) -> NoReturn:
+        """Steps the engine for ever, and sleeps while it has nothing to do."""
+        while True:
+            if not self._engine.has_work:
+                self._work.wait()
+            self._work.clear()
+            for event in self._engine.step():
+                self._on_event(event)
+
+    def _write(self, entry: _Open) -> None:
+        request = entry.request
+        try:
+            prompt = self._served.writer.write(request)
+            entry.session = Session(
+                request, prompt, self._served.tokenizer, self._served.hidden_ids
+            )
+            self._engine.add(
+                EngineRequest(
+                    id=request.id,
+                    tokens=prompt.tokens,
+                    sampling=request.sampling,
+                    draft=request.draft,
+                )
+            )
+        except GemmaError as error:
+            self._refuse(request.id, error)
+        except Exception as error:  # one odd request must not end the others' runner
+            _log.exception("request %d could not be read", request.id)
+            self._refuse(request.id, GemmaError(f"The request could not be read: {error!r}."))
+        if entry.is_cancelled:  # before the engine knew of it
+            self._engine.cancel(request.id)
+        self._work.set()
+
+    def _on_event(self, event: EngineEvent) -> None:
+        entry = self._open[event.id]
+        assert entry.session is not None  # it was written before the engine got the request
+        match event:
+            case Tokens():
+                self._on_tokens(entry.session, event)
+            case Finished():
+                self._on_finished(entry.session, event)
+            case Failed():
+                _log.error("request %d failed", event.id, exc_info=event.error)
+                self._refuse(
+                    event.id,
+                    GemmaError(
+                        f"The model failed on this request: {event.error}.",
+                        fix="A shorter prompt or a smaller num_ctx needs less memory.",
+                    ),
+                )
+            case _:
+                assert_never(event)
+
+    def _on_tokens(self, session: Session, event: Tokens) -> None:
+        if session.stopped:
+            return
+        if delta := session.on_tokens(event.tokens):
+            self._send(delta)
+        if session.stopped:
+            self._engine.cancel(event.id)
+
+    def _on_finished(self, session: Session, event: Finished) -> None:
+        if delta := session.close():
+            self._send(delta)
+        del self._open[event.id]
+        self._send(
+            Done(
+                id=event.id,
+                reason="stop" if session.stopped else event.reason,
+                prompt_tokens=event.prompt_tokens,
+                prompt_ns=event.prompt_ns,
+                eval_tokens=event.eval_tokens,
+                eval_ns=event.eval_ns,
+                draft=event.draft,
+                context=tuple(session.context),
+                depth_state=self._engine.depth_state(),
+            )
+        )
+
+    def _refuse(self, id: int, error: GemmaError) -> None:
+        del self._open[id]
+        self._send(RequestRefused(id=id, code=error.code, message=error.message, fix=error.fix))

@@ -1,0 +1,56 @@
+"""The process that renders chat templates for a runner, because only a process can be bounded.
+
+One JSON line in, one JSON line out:
+
+    {"template": "...", "variables": {...}}  ->  {"text": "..."} or {"error": "..."}
+
+Its memory is limited here, its time by the runner, which kills it.
+"""
+
+import json
+import sys
+from typing import Any
+
+from jinja2 import TemplateError
+
+from gemmarunner.harden import die_with_parent, dump_no_core, gain_no_privileges
+from gemmarunner.template import render
+
+MEMORY_BYTES = 256 * 1024 * 1024  # beyond what the interpreter takes
+
+
+def main() -> None:
+    """Answers until the runner closes the pipe."""
+    _give_up_rights()
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def answer(request: dict[str, Any]) -> dict[str, str]:
+    """The rendered text, or what is wrong with the template."""
+    try:
+        return {"text": render(request["template"], request["variables"])}
+    except MemoryError:
+        return {"error": "it needs more memory than a prompt can"}
+    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        return {"error": str(error) or type(error).__name__}
+    except RecursionError:
+        return {"error": "it calls itself too deeply"}
+
+
+def _give_up_rights() -> None:
+    dump_no_core()
+    if sys.platform == "linux":
+        import resource
+
+        die_with_parent()
+        gain_no_privileges()
+        with open("/proc/self/statm") as statm:  # noqa: PTH123  (a kernel file, not a path)
+            pages = int(statm.read().split()[0])
+        limit = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

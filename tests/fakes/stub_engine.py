@@ -1,0 +1,83 @@
+"""An engine without a model, and what a runner needs around it: for tests of the frames."""
+
+import queue
+import time
+
+from gemmad.api.errors import BadRequest
+from gemmad.wire import DraftStats, Generate, Loaded
+from gemmarunner.chat import Prompt
+from gemmarunner.engine.events import EngineEvent, EngineRequest, Finished, Tokens
+from gemmarunner.serving import Served
+from tests.fakes.tiny_text import tiny_tokenizer
+
+TOKENS = tiny_tokenizer()
+STATS = DraftStats(
+    depth=2, rounds=1, drafted=2, accepted=1, per_position=(0.5,), tokens_per_round=2
+)
+LOADED = Loaded(
+    device="cpu", dtype="float32", target_bytes=1, drafter_bytes=0, kv_bytes=1, num_ctx=64,
+    load_ns=1, drafter=False,
+)  # fmt: skip
+
+
+class StubEngine:
+    """Answers a prompt with the text after its `=`, a token a step; `=` alone never ends."""
+
+    def __init__(self) -> None:
+        self.inbox: queue.SimpleQueue[EngineRequest | int] = queue.SimpleQueue()
+        self.running: dict[int, list[int] | None] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running) or not self.inbox.empty()
+
+    def add(self, request: EngineRequest) -> None:
+        if not request.tokens:
+            raise BadRequest("The prompt has no tokens.")
+        self.inbox.put(request)
+
+    def cancel(self, id: int) -> None:
+        self.inbox.put(id)
+
+    def depth_state(self) -> dict[str, object]:
+        return {"learned": 1}
+
+    def step(self) -> list[EngineEvent]:
+        while not self.inbox.empty():
+            note = self.inbox.get()
+            if isinstance(note, EngineRequest):
+                answer = TOKENS.decode(note.tokens, skip_special_tokens=False).partition("=")[2]
+                ids = TOKENS.encode(answer, add_special_tokens=False).ids if answer else None
+                self.running[note.id] = ids
+            elif note in self.running:
+                del self.running[note]
+                return [self.finished(note, "cancel")]
+        for id, rest in list(self.running.items()):
+            if rest is None:
+                time.sleep(0.001)
+                return [Tokens(id, (400,))]
+            if rest:
+                return [Tokens(id, (rest.pop(0),))]
+            del self.running[id]
+            return [self.finished(id, "stop")]
+        return []
+
+    def finished(self, id: int, reason: str) -> Finished:
+        return Finished(id, reason, 3, 10, 5, 20, STATS)  # type: ignore[arg-type]
+
+
+class PlainWriter:
+    """A prompt is the last message as it is; `bad` and `odd` fail in two ways."""
+
+    def write(self, request: Generate) -> Prompt:
+        text = request.prompt or "".join(f"={m.content}" for m in request.messages)
+        if text == "bad":
+            raise BadRequest("No.", fix="Say yes.")
+        if text == "odd":
+            raise RuntimeError("surprise")
+        return Prompt(TOKENS.encode(text, add_special_tokens=False).ids, text)
+
+
+def stub_served() -> Served:
+    """A pair that is ready, made of stubs."""
+    return Served(StubEngine(), PlainWriter(), TOKENS, frozenset((1, 106, 50)), LOADED)

@@ -1,0 +1,86 @@
+"""Templates are programs by strangers: they render prompts, and hurt nobody."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gemmad.api.errors import BadRequest
+from gemmarunner.renderer import TemplateRenderer
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__init__.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ lipsum.__globals__['os'].system('id') }}",
+    "{{ self.__init__.__globals__.__builtins__.open('/etc/passwd').read() }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
+    "{{ messages.append(1) }}",
+    "{% include '/etc/passwd' %}",
+    "{% for %}",
+    "{{ raise_exception('not like this') }}",
+    "{{ 1 / 0 }}",
+    "{{ messages['x'].y.z }}",
+    "{{ range(1000000000) | list }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+]
+BOMBS = [
+    "{{ 'A' * 3000000000 }}",
+    "{{ 'A' * 300000000 }}",
+    "{{ '%2000000000d' % 1 }}",
+    "{{ 'a'.ljust(2000000000) }}",
+    "{{ 10 ** (10 ** 10) }}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(999) %}AAAAAAAAAA{% endfor %}{% endfor %}",
+    "{% set n = namespace(s='A') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+]
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[TemplateRenderer]:
+    """One worker for all, so that each test also shows that the one before did no harm."""
+    renderer = TemplateRenderer(deadline_s=1.0)
+    yield renderer
+    renderer.close()
+
+
+@pytest.mark.parametrize("template", ESCAPES + BOMBS)
+def test_bad_template_is_an_error_and_the_next_one_renders(
+    renderer: TemplateRenderer, template: str
+) -> None:
+    """Escapes, faults and bombs end in an error to their own request."""
+    with pytest.raises(BadRequest, match="chat template failed"):
+        renderer.render(template, {"messages": []})
+
+    assert renderer.render("{{ messages | length }}", {"messages": []}) == "0"
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ ''|attr('__class__')|attr('__mro__') }}", "{{ '%s'.__mod__.__class__ }}"]
+)
+def test_forbidden_attribute_is_nothing(renderer: TemplateRenderer, template: str) -> None:
+    """Jinja takes some ways out of the sandbox for attributes that are not there."""
+    assert renderer.render(template, {}) == ""
+
+
+def test_templates_find_what_hugging_face_gives_them(renderer: TemplateRenderer) -> None:
+    """Block trimming, loop controls, plain tojson, the date, and their own exceptions."""
+    template = (
+        "{% for i in range(9) %}\n  {% if i == 2 %}{% break %}{% endif %}\n{{ i }}\n{% endfor %}\n"
+        "{{ {'a': '<é>'} | tojson }} {{ strftime_now('%Y') | length }}"
+    )
+
+    assert renderer.render(template, {}) == '0\n1\n{"a": "<é>"} 4'
+
+
+def test_killed_worker_is_replaced() -> None:
+    """A worker that died costs one error, not the runner."""
+    renderer = TemplateRenderer()
+    renderer.render("a", {})
+    renderer._worker.kill()
+    renderer._worker.wait()
+
+    with pytest.raises(BadRequest, match="died"):
+        renderer.render("a", {})
+
+    assert renderer.render("b", {}) == "b"
+    renderer.close()

@@ -1,0 +1,68 @@
+"""Frames between the daemon and a socket."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gemmad.runners.link import Link
+from gemmad.wire import Generate, Hello, Message, Ping, Pong, WireError, encode
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[tuple[Link, socket.socket]]:
+    """A link and the other end of its socket pair, which does not block."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = await Link.open(ours)
+    yield link, theirs
+    theirs.close()
+    await link.close()
+
+
+async def test_frames_come_one_by_one_then_none(ends: tuple[Link, socket.socket]) -> None:
+    """Several frames in one packet are several messages; end of file is None."""
+    link, theirs = ends
+    theirs.send(encode(Hello(pid=1)) + encode(Pong(n=2)))
+    theirs.close()
+
+    assert [await link.receive() for _ in range(3)] == [Hello(pid=1), Pong(n=2), None]
+
+
+async def test_bytes_of_no_frame_are_a_wire_error(ends: tuple[Link, socket.socket]) -> None:
+    """The reader does not guess."""
+    link, theirs = ends
+    theirs.send(b"HTTP/1.1 200 OK\r\n")
+
+    with pytest.raises(WireError):
+        await link.receive()
+
+
+async def test_send_waits_while_nobody_reads(ends: tuple[Link, socket.socket]) -> None:
+    """A runner that does not read slows its sender instead of filling the daemon's memory."""
+    link, theirs = ends
+    big = Generate(id=1, messages=(Message(role="user", content="x" * 4_000_000),))
+    sending = asyncio.ensure_future(link.send(big))
+    await asyncio.wait({sending}, timeout=0.05)
+    assert not sending.done()
+
+    loop = asyncio.get_running_loop()
+    received = 0
+    while received < len(encode(big)):
+        received += len(await loop.sock_recv(theirs, 1_000_000))
+
+    await sending
+
+
+async def test_send_to_a_closed_end_is_a_connection_error(
+    ends: tuple[Link, socket.socket],
+) -> None:
+    """The sender learns that nobody is there."""
+    link, theirs = ends
+    theirs.close()
+
+    link.post(Ping(n=1))
+
+    with pytest.raises(ConnectionError):
+        await link.send(Ping(n=2))
