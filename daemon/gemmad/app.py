@@ -1,0 +1,129 @@
+"""The composition root: reads the settings, builds the rooms, and starts and ends the daemon."""
+
+import asyncio
+import functools
+import os
+import secrets
+import string
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import gemmamodelfiles
+from gemmad.api.version import VERSION
+from gemmad.config import Config, ConfigError, load_config
+from gemmad.dialects.ollama.replies import Clock
+from gemmad.logs import start_logging
+from gemmad.pulls import Pulls
+from gemmad.residency.depths import DepthStates
+from gemmad.residency.loop import Limits, Residency
+from gemmad.residency.ports import Runner
+from gemmad.residency.resident import Wanted
+from gemmad.runners.process import Command, runner_command
+from gemmad.runners.supervisor import Runner as ChildRunner
+from gemmad.runners.supervisor import RunnerSpec
+from gemmad.server.listeners import CannotListen, InstanceLock, unix_socket
+from gemmad.server.serve import serve
+from gemmad.server.services import Services
+from gemmad.sources.builtin import NAME, BuiltinSource
+from gemmad.store.store import Store
+from gemmad.wire import DraftMode, Load, Progress
+
+EX_UNAVAILABLE = 69  # sysexits.h: another daemon is there
+EX_CONFIG = 78  # sysexits.h: service managers are told not to restart on it
+_CALL_ID_CHARS = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What tests replace: how a runner is started, and where the built-in pair lies."""
+
+    runner: Command = runner_command
+    builtin: Path = Path(gemmamodelfiles.__path__[0]) / NAME
+
+
+def main(argv: Sequence[str] | None = None, parts: Parts | None = None) -> int:
+    """The daemon ran until it was told to stop; returns the exit code."""
+    os.umask(0o077)  # what the daemon makes is its user's alone
+    try:
+        config = load_config(sys.argv[1:] if argv is None else argv, os.environ)
+        start_logging(config.locations.logs, config.log_level)
+        lock = InstanceLock(config.locations.state / "gemmad.lock")
+        listener = unix_socket(config.locations.socket)
+        store = Store(config.locations.store)
+    except ConfigError as error:
+        return _refuse(EX_CONFIG, str(error))
+    except CannotListen as error:
+        return _refuse(EX_UNAVAILABLE, str(error))
+    except OSError as error:
+        return _refuse(EX_CONFIG, f"{error.filename}: {error.strerror}. Set GEMMA_HOME elsewhere.")
+    try:
+        build_services = functools.partial(build, config, store, parts or Parts())
+        asyncio.run(serve(build_services, config.host, config.locations.socket, listener))
+    finally:
+        config.locations.socket.unlink(missing_ok=True)
+        lock.release()
+    return 0
+
+
+def _refuse(code: int, why: str) -> int:
+    print(f"gemmad: {why}", file=sys.stderr)  # noqa: T201  (logging may not be up yet)
+    return code
+
+
+def build(config: Config, store: Store, parts: Parts) -> Services:
+    """The rooms, connected. Called inside the running event loop."""
+    depths = DepthStates(config.locations.state / "depths.json")
+    limits = Limits(config.max_loaded, config.max_queue, config.num_parallel, config.keep_alive)
+    residency = Residency(
+        functools.partial(_start_runner, config, parts.runner),
+        functools.partial(_load_frame, config, store, depths),
+        depths,
+        limits,
+    )
+    return Services(
+        store=store,
+        pulls=Pulls(store, [BuiltinSource(parts.builtin)]),
+        residency=residency,
+        clock=Clock(time.time_ns, time.monotonic_ns, _new_call_id),
+        version=VERSION,
+        num_ctx=config.num_ctx,
+        draft=cast(DraftMode, config.draft),  # config allows no other text
+    )
+
+
+def _load_frame(config: Config, store: Store, depths: DepthStates, wanted: Wanted) -> Load:
+    return Load(
+        files=store.pair_files(wanted.manifest),
+        num_ctx=wanted.num_ctx,
+        num_parallel=config.num_parallel,
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.threads,
+        depth_state=depths.known(wanted.manifest),
+    )
+
+
+async def _start_runner(
+    config: Config,
+    command: Command,
+    load: Load,
+    *,
+    name: str,
+    on_progress: Callable[[Progress], None],
+) -> Runner:
+    plain = name.replace("/", "_").replace(":", "_")[:120]  # a file name has at most 255 bytes
+    log_path = config.locations.logs / f"runner-{plain}.log"
+    return await ChildRunner.start(
+        RunnerSpec(load, log_path, name),
+        on_progress=on_progress,
+        deadline_s=config.load_timeout,
+        command=command,
+    )
+
+
+def _new_call_id() -> str:
+    return "call_" + "".join(secrets.choice(_CALL_ID_CHARS) for _ in range(8))

@@ -1,0 +1,1 @@
+"""Pure translations between what clients speak and what the daemon means."""

@@ -1,0 +1,1 @@
+"""Ollama's API in its shapes, with the drafter's figures added."""

@@ -1,0 +1,146 @@
+"""Names, residents and pull progress as Ollama's records; pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gemmad.core import Manifest, ModelName, digest_hex
+from gemmad.dialects.ollama.replies import timestamp
+from gemmad.pulls import PullStatus
+from gemmad.residency.resident import Resident
+from gemmad.store.manifests import Broken
+
+Record = dict[str, Any]
+
+_FOREVER_S = 292 * 365.25 * 86400  # what Ollama's clients know as "for ever"
+_PARAMETER_COLUMN = 30
+
+
+def tags(entries: Sequence[Manifest | Broken]) -> Record:
+    """GET /api/tags: newest first, broken names last and marked."""
+    sound = [entry for entry in entries if isinstance(entry, Manifest)]
+    broken = [entry for entry in entries if isinstance(entry, Broken)]
+    newest = sorted(sound, key=lambda manifest: manifest.created, reverse=True)
+    return {"models": [_tag(m) for m in newest] + [_broken(b) for b in broken]}
+
+
+def _tag(manifest: Manifest) -> Record:
+    return {
+        "name": manifest.name,
+        "model": manifest.name,
+        "modified_at": manifest.created,
+        "size": manifest.size,
+        "digest": digest_hex(manifest.id),
+        "details": details(manifest),
+        "capabilities": list(manifest.details.capabilities),
+        "drafter": drafter(manifest),
+    }
+
+
+def _broken(entry: Broken) -> Record:
+    return {
+        "name": str(entry.name),
+        "model": str(entry.name),
+        "modified_at": timestamp(0),
+        "size": 0,
+        "digest": "",
+        "details": {},
+        "broken": entry.reason,
+    }
+
+
+def details(manifest: Manifest) -> Record:
+    """The `details` object of a target."""
+    known: Record = msgspec.to_builtins(manifest.details)
+    known.pop("capabilities")
+    return {"parent_model": "", "families": [manifest.details.family]} | known
+
+
+def drafter(manifest: Manifest) -> Record | None:
+    """What is kept of the drafter, or None when the target is alone."""
+    weights = (manifest.drafter or {}).get("model.safetensors")
+    if weights is None:
+        return None
+    return {
+        "digest": digest_hex(weights.digest),
+        "size": manifest.drafter_size,
+        "parameter_size": manifest.drafter_parameter_size or "",
+    }
+
+
+def show(manifest: Manifest, licence: str, template: str) -> Record:
+    """POST /api/show."""
+    return {
+        "license": licence,
+        "modelfile": modelfile(manifest, template),
+        "parameters": parameters(manifest),
+        "template": template,
+        "system": manifest.system or "",
+        "details": details(manifest),
+        "model_info": manifest.info,
+        "capabilities": list(manifest.details.capabilities),
+        "modified_at": manifest.created,
+        "digest": digest_hex(manifest.id),
+        "size": manifest.size,
+        "source": msgspec.to_builtins(manifest.origin),
+        "drafter": drafter(manifest),
+    }
+
+
+def parameters(manifest: Manifest) -> str:
+    """The sampling defaults as text, one a line, values in a column of their own."""
+    return "\n".join(f"{k:<{_PARAMETER_COLUMN}} {v}" for k, v in _parameter_lines(manifest))
+
+
+def modelfile(manifest: Manifest, template: str) -> str:
+    """A Modelfile that describes the pair."""
+    lines = [f"# Modelfile of {manifest.name}", f"FROM {ModelName.parse(manifest.name).short}"]
+    lines += [f"PARAMETER {key} {value}" for key, value in _parameter_lines(manifest)]
+    if manifest.system:
+        lines.append(f'SYSTEM """{manifest.system}"""')
+    if template:
+        lines.append(f'TEMPLATE """{template}"""')
+    return "\n".join(lines) + "\n"
+
+
+def _parameter_lines(manifest: Manifest) -> list[tuple[str, object]]:
+    lines: list[tuple[str, object]] = []
+    for key, value in sorted(manifest.parameters.items()):
+        lines += [(key, each) for each in (value if isinstance(value, list) else [value])]
+    return lines
+
+
+def running(resident: Resident, expires_in_s: float, now_ns: int) -> Record:
+    """One entry of GET /api/ps."""
+    manifest = resident.wanted.manifest
+    loaded = resident.runner.loaded if resident.runner else None
+    size = loaded.target_bytes + loaded.drafter_bytes + loaded.kv_bytes if loaded else manifest.size
+    until_ns = now_ns + int(min(expires_in_s, _FOREVER_S) * 10**9)
+    return {
+        "name": manifest.name,
+        "model": manifest.name,
+        "size": size,
+        "size_vram": 0 if loaded is None or loaded.device == "cpu" else size,
+        "digest": digest_hex(manifest.id),
+        "details": details(manifest),
+        "expires_at": timestamp(until_ns),
+        "context_length": loaded.num_ctx if loaded else resident.wanted.num_ctx,
+        "state": resident.state.value,
+        "progress": msgspec.to_builtins(resident.progress) if loaded is None else None,
+        "device": loaded.device if loaded else None,
+        "dtype": loaded.dtype if loaded else None,
+        "pid": resident.runner.pid if resident.runner else None,
+        "active": len(resident.users),
+        "drafter": {
+            "loaded": bool(loaded and loaded.drafter),
+            "size": loaded.drafter_bytes if loaded else 0,
+            "note": loaded.drafter_note if loaded else None,
+        },
+    }
+
+
+def pull_status(status: PullStatus) -> Record:
+    """One line of POST /api/pull."""
+    record: Record = msgspec.to_builtins(status)
+    return record

@@ -1,0 +1,34 @@
+"""Where the daemon's own words go: stderr, and a file that never grows without end."""
+
+import logging
+import logging.handlers
+import sys
+import time
+from pathlib import Path
+
+_BYTES = 4 << 20
+_KEPT = 3
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def start_logging(directory: Path, level: str) -> None:
+    """Messages of `level` and above go to stderr and `<directory>/gemmad.log`.
+
+    Raises:
+        OSError: the directory or file cannot be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = logging.handlers.RotatingFileHandler(
+        directory / "gemmad.log", maxBytes=_BYTES, backupCount=_KEPT, encoding="utf-8"
+    )
+    formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handlers = (logging.StreamHandler(sys.stderr), file)
+    root = logging.getLogger()
+    for old in root.handlers[:]:  # a second daemon in one process (tests) starts afresh
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(level.upper())

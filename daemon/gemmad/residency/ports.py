@@ -1,0 +1,59 @@
+"""What residency needs from outside: a runner, and the way to start one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
+
+from gemmad import wire
+from gemmad.api.errors import RunnerCrashed
+
+
+class Runner(Protocol):
+    """A loaded pair in its process."""
+
+    @property
+    def loaded(self) -> wire.Loaded:
+        """What the load took."""
+        ...
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        ...
+
+    @property
+    def closed(self) -> "asyncio.Future[RunnerCrashed | None]":
+        """Done when the process is gone; the error when it was not asked to go."""
+        ...
+
+    def new_id(self) -> int:
+        """An id no other request of this runner has."""
+        ...
+
+    def generate(self, request: wire.Generate) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+        """The answer; closing the iterator cancels the request.
+
+        Raises:
+            RunnerCrashed: the process died.
+            GemmaError: the runner refused the request.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """The process is gone."""
+        ...
+
+
+class StartRunner(Protocol):
+    """Starts a process and loads a pair into it."""
+
+    async def __call__(
+        self, load: wire.Load, *, name: str, on_progress: Callable[[wire.Progress], None]
+    ) -> Runner:
+        """A runner that has loaded the pair.
+
+        Raises:
+            LoadFailed: it could not load.
+            RunnerCrashed: it died while loading.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The HTTP door: guard, routes and streams."""

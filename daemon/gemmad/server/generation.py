@@ -1,0 +1,143 @@
+"""POST /api/generate and /api/chat: lease the pair, run the request, translate what comes back."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+import msgspec
+from aiohttp import web
+
+from gemmad import wire
+from gemmad.api.errors import BadRequest
+from gemmad.core import Manifest
+from gemmad.dialects.ollama import requests
+from gemmad.dialects.ollama.options import read_options
+from gemmad.dialects.ollama.replies import Record, Reply
+from gemmad.dialects.request import GenerationRequest, Options
+from gemmad.residency.loop import Lease
+from gemmad.residency.resident import Wanted
+from gemmad.server.bodies import CHAT_BYTES, read_json
+from gemmad.server.services import SERVICES, Services
+from gemmad.server.streams import json_response, ndjson
+
+
+async def generate(request: web.Request) -> web.StreamResponse:
+    """POST /api/generate."""
+    body = await read_json(request, requests.GenerateBody, CHAT_BYTES)
+    return await _answer(request, requests.generate_request(body), chat=False)
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """POST /api/chat."""
+    body = await read_json(request, requests.ChatBody, CHAT_BYTES)
+    return await _answer(request, requests.chat_request(body), chat=True)
+
+
+async def _answer(
+    request: web.Request, wanted: GenerationRequest, *, chat: bool
+) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    manifest = services.store.get(wanted.model)
+    _require_abilities(wanted, manifest)
+    clock = services.clock
+    reply = Reply(wanted.called, chat, clock, began_ns=clock.monotonic_ns())
+    generation = Generation(services, _with_defaults(wanted, manifest), manifest, reply)
+    if wanted.load_only:
+        return json_response(await generation.only_load())
+    if wanted.stream:
+        return await ndjson(request, generation.records())
+    return json_response(await generation.whole())
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One request on its way through residency and the runner."""
+
+    services: Services
+    request: GenerationRequest
+    manifest: Manifest
+    reply: Reply
+
+    async def only_load(self) -> Record:
+        """The pair is loaded (or, with keep_alive 0, unloaded)."""
+        if self.request.unload_only:
+            await self.services.residency.unload(self.request.model)
+            return self.reply.empty("unload")
+        async with self._lease() as lease:
+            self.reply.load_ns = lease.load_ns
+        return self.reply.empty("load")
+
+    async def records(self) -> AsyncGenerator[Record, None]:
+        """The records of a streamed answer.
+
+        Raises:
+            GemmaError: the pair could not be had, refused the request, or died.
+        """
+        async with contextlib.aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, wire.Done):
+                    yield self.reply.done(event)
+                else:
+                    yield self.reply.delta(event)
+
+    async def whole(self) -> Record:
+        """The one record of an answer that is not streamed.
+
+        Raises:
+            GemmaError: the pair could not be had, refused the request, or died.
+        """
+        async with contextlib.aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, wire.Done):
+                    return self.reply.whole(event)
+                self.reply.delta(event)
+        raise AssertionError("an answer ends with its Done")
+
+    async def _events(self) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+        async with self._lease() as lease:
+            self.reply.load_ns = lease.load_ns
+            answer = lease.generate(self._frame(lease))
+            async with contextlib.aclosing(answer):
+                async for event in answer:
+                    yield event
+
+    def _lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+        options = self.request.options
+        most = self.manifest.details.context_length or self.services.num_ctx
+        num_ctx = min(options.num_ctx or self.services.num_ctx, most)  # as Ollama: clamped
+        wanted = Wanted(self.request.model.key, self.manifest, num_ctx, options.num_ctx is not None)
+        return self.services.residency.lease(wanted, self.request.keep_alive_s)
+
+    def _frame(self, lease: Lease) -> wire.Generate:
+        request = self.request
+        draft = request.options.draft
+        return wire.Generate(
+            id=lease.new_id(),
+            messages=request.messages,
+            prompt=request.prompt,
+            context=request.context,
+            tools=request.tools,
+            think=request.think,
+            sampling=msgspec.convert(request.options.sampling, wire.Sampling),
+            draft=self.services.draft if draft is None else draft,
+        )
+
+
+def _with_defaults(request: GenerationRequest, manifest: Manifest) -> GenerationRequest:
+    """What the request leaves out comes from the model: parameters and system message."""
+    own, given = read_options(manifest.parameters), request.options
+    options = Options(
+        sampling=own.sampling | given.sampling,
+        num_ctx=own.num_ctx if given.num_ctx is None else given.num_ctx,
+        draft=own.draft if given.draft is None else given.draft,
+    )
+    messages = request.messages
+    if manifest.system and messages and messages[0].role not in ("system", "developer"):
+        messages = (wire.Message(role="system", content=manifest.system), *messages)
+    return replace(request, options=options, messages=messages)
+
+
+def _require_abilities(request: GenerationRequest, manifest: Manifest) -> None:
+    for ability, needed in (("thinking", request.think), ("tools", bool(request.tools))):
+        if needed and ability not in manifest.details.capabilities:
+            raise BadRequest(f"model '{request.called}' does not support {ability}.")

@@ -1,0 +1,1 @@
+"""Where a pair's files come from: the built-in pair today."""

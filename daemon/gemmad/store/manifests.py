@@ -1,0 +1,107 @@
+"""Manifest files: linked last, unlinked first; a damaged one is named and harms no other."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gemmad.api.errors import ModelNotFound, StoreBroken
+from gemmad.core import Manifest, ModelName, decode_manifest, encode_manifest
+from gemmad.store.blobs import make_durable_directory
+from gemmad.store.disk import Disk
+from gemmad.store.paths import StorePaths
+
+MAX_MANIFEST_BYTES = 4 << 20
+
+
+class Broken(NamedTuple):
+    """A manifest that is there but cannot be believed."""
+
+    name: ModelName
+    reason: str
+
+
+class Manifests:
+    """The names of a store. Callers serialise writers."""
+
+    def __init__(self, paths: StorePaths, disk: Disk) -> None:
+        self._paths = paths
+        self._disk = disk
+
+    def read(self, name: ModelName) -> Manifest:
+        """The manifest of `name`.
+
+        Raises:
+            ModelNotFound: there is no such name.
+            StoreBroken: it is there and damaged.
+        """
+        try:
+            data = self._disk.read(self._paths.manifest(name), MAX_MANIFEST_BYTES)
+            manifest = decode_manifest(data)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise not_found(name) from error
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise StoreBroken(f"The manifest of '{name}' cannot be read: {what}.") from error
+        except StoreBroken as error:
+            fix = f"Pull it again: gemma pull {name.short}"
+            raise StoreBroken(f"Model '{name}' is broken: {error.message}", fix=fix) from error
+        if ModelName.parse(manifest.name).key != name.key:
+            raise StoreBroken(f"The manifest of '{name}' is the one of '{manifest.name}'.")
+        return manifest
+
+    def all(self) -> Iterator[Manifest | Broken]:
+        """Every name, sound or broken."""
+        for path in self._disk.walk(self._paths.manifests):
+            if (name := self._paths.name_of(path)) is not None:
+                try:
+                    yield self.read(name)
+                except StoreBroken as error:
+                    yield Broken(name, str(error))
+                except ModelNotFound:
+                    continue  # unlinked while we walked
+
+    def link(self, manifest: Manifest) -> None:
+        """The name is on the disk, pointing at blobs that the caller knows to be whole.
+
+        Raises:
+            OSError: the disk refused; an older manifest of that name still stands.
+        """
+        path = self._paths.manifest(ModelName.parse(manifest.name))
+        make_durable_directory(self._disk, path.parent)
+        part = self._paths.manifest_part
+        fd = self._disk.open_new(part)
+        try:
+            rest = memoryview(encode_manifest(manifest))
+            while rest:
+                rest = rest[self._disk.write(fd, rest) :]
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.rename(part, path)
+        self._disk.sync_directory(path.parent)
+
+    def unlink(self, name: ModelName) -> None:
+        """The name is gone from the disk, and so are directories that held only it.
+
+        Raises:
+            ModelNotFound: there is no such name.
+            OSError: the disk refused.
+        """
+        path = self._paths.manifest(name)
+        try:
+            self._disk.unlink(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise not_found(name) from error
+        self._disk.sync_directory(path.parent)
+        with contextlib.suppress(OSError):  # not empty: other tags live there
+            for parent in path.parents:
+                if parent == self._paths.manifests:
+                    return
+                self._disk.remove_directory(parent)
+
+
+def not_found(name: ModelName) -> ModelNotFound:
+    """The error for a name the store does not have."""
+    return ModelNotFound(
+        f"model '{name.short}' not found.", fix=f"Pull it with: gemma pull {name.short}"
+    )

@@ -1,0 +1,123 @@
+"""Runners without processes, and Effects that only write down what they were told."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator
+
+from gemmad import wire
+from gemmad.api.errors import GemmaError, RunnerCrashed
+from gemmad.core import Manifest, ModelName
+from gemmad.residency.resident import Resident, Waiter, Wanted
+from tests.fakes.store_scenes import manifest
+
+STATS = wire.DraftStats(
+    depth=2, rounds=1, drafted=2, accepted=1, per_position=(0.5,), tokens_per_round=2.0
+)
+
+
+def loaded(num_ctx: int = 4096) -> wire.Loaded:
+    """What a fake runner reports."""
+    return wire.Loaded(
+        device="cpu", dtype="float32", target_bytes=1000, drafter_bytes=100, kv_bytes=10,
+        num_ctx=num_ctx, load_ns=5, drafter=True,
+    )  # fmt: skip
+
+
+def wanted(name: str, num_ctx: int = 4096, *, exact: bool = False, content: bytes = b"") -> Wanted:
+    """A pair a request needs; `content` stands for its files."""
+    pair: Manifest = manifest(name, {"config.json": content})
+    return Wanted(ModelName.parse(name).key, pair, num_ctx, exact)
+
+
+class InProcessRunner:
+    """Echoes the last message word by word; `crash()` and `stop()` end it."""
+
+    def __init__(self, load: wire.Load, name: str) -> None:
+        self.load = load
+        self.name = name
+        self.loaded = loaded(load.num_ctx)
+        self.pid = 4242
+        self.closed: asyncio.Future[RunnerCrashed | None] = asyncio.Future()
+        self.cancelled: list[int] = []
+        self.gate = asyncio.Event()  # answers go on while it is set
+        self.gate.set()
+        self.asked = asyncio.Event()  # an answer waits at the gate or has passed it
+        self._ids = itertools.count(1)
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    async def generate(
+        self, request: wire.Generate
+    ) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+        words = f"echo: {request.messages[-1].content}".split() if request.messages else []
+        try:
+            for word in words:
+                await self._open()
+                yield wire.Delta(id=request.id, text=word + " ")
+            yield wire.Done(
+                id=request.id, reason="stop", prompt_tokens=2, prompt_ns=3, eval_tokens=4,
+                eval_ns=5, draft=STATS, context=(1, 2), depth_state={"seen": request.id},
+            )  # fmt: skip
+        except GeneratorExit:
+            self.cancelled.append(request.id)
+            raise
+
+    async def _open(self) -> None:
+        self.asked.set()
+        waiting = asyncio.ensure_future(self.gate.wait())
+        await asyncio.wait({waiting, self.closed}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self.closed.done():
+            raise self.closed.result() or RunnerCrashed("stopped")
+
+    def crash(self) -> None:
+        """The process died by itself."""
+        self.closed.set_result(RunnerCrashed(f"{self.name} died", exit_code=-9, log_tail=["boom"]))
+
+    async def stop(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class StubRunner:
+    """A runner as the scheduler sees it: something that is not closed."""
+
+    class closed:
+        """Stands for the future."""
+
+        @staticmethod
+        def done() -> bool:
+            return False
+
+
+class RecordingEffects:
+    """Writes down effects; the test plays the world's answers."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.errors: dict[Waiter, GemmaError] = {}
+        self.granted: dict[Waiter, Resident] = {}
+        self.loading: list[Resident] = []
+        self.stopping: list[Resident] = []
+
+    def load(self, resident: Resident) -> None:
+        self.log.append(f"load {resident.wanted.name.short}")
+        self.loading.append(resident)
+
+    def stop(self, resident: Resident) -> None:
+        self.log.append(f"stop {resident.wanted.name.short}")
+        self.stopping.append(resident)
+
+    def grant(self, waiter: Waiter, resident: Resident) -> None:
+        self.log.append(f"grant {waiter.wanted.name.short}")
+        self.granted[waiter] = resident
+
+    def refuse(self, waiter: Waiter, error: GemmaError) -> None:
+        self.log.append(f"refuse {waiter.wanted.name.short}")
+        self.errors[waiter] = error
+
+
+def waiter(want: Wanted, keep_alive_s: float | None = None) -> Waiter:
+    """A request outside of any event loop: the scheduler never looks at its future."""
+    return Waiter(want, keep_alive_s, granted=None)  # type: ignore[arg-type]
