@@ -1,6 +1,6 @@
 """Renders a dialogue to Gemma 4's exact text, with a loss weight for every piece of it.
 
-It writes what `gemmamodelfiles/nano/chat_template.jinja` writes (a test compares the two) for the
+It writes what `nano/target/chat_template.jinja` writes (a test compares the two) for the
 dialogues of the grammar: text messages, calls with mappings as arguments, one tool message a call.
 
     <bos>[<|turn>system\n[<|think|>\n]TEXT{<|tool>declaration:...<tool|>}*<turn|>\n]

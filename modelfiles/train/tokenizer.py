@@ -67,8 +67,11 @@ NAMES = {
 }
 CHARACTERS = 12_000_000
 SPACE = "▁"
-# A word or a run of signs keeps the space before it; each digit and each line break stands alone.
-WORDS = rf"{SPACE}?[\p{{L}}\p{{M}}]+|\p{{N}}|\n|{SPACE}?[^\s\p{{L}}\p{{M}}\p{{N}}{SPACE}]+|{SPACE}+"
+# A space is a token of its own, so that a word has the same tokens after a space, in quotes and in
+# a call: with the space inside the word, the model had to learn how to copy each word anew.
+# Each digit and each line break stands alone; `createUser` is two words.
+LETTERS = r"[\p{Lu}\p{Lt}]?[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[\p{Lu}\p{Lt}]+"
+WORDS = rf"{LETTERS}|\p{{N}}|\n|[^\s\p{{L}}\p{{M}}\p{{N}}{SPACE}]+|{SPACE}+"
 
 
 def special_tokens() -> list[str]:

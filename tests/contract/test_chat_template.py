@@ -9,7 +9,7 @@ from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "modelfiles/gemmamodelfiles/nano/chat_template.jinja"
+TEMPLATE = ROOT / "modelfiles/gemmamodelfiles/nano/target/chat_template.jinja"
 GOLDEN = json.loads((Path(__file__).parent / "golden/chat_template.json").read_text("utf-8"))
 
 

@@ -103,15 +103,15 @@ def declare(script: Script) -> None:
 def turn(script: Script) -> None:
     """Add one turn of any skill."""
     draw = script.draw
-    if script.requests and draw.chance(0.55):
+    if script.requests and draw.chance(0.62):
         tool_turn(script)
         return
     roll = draw.random()
-    if roll < 0.3:
+    if roll < 0.26:
         howto_turn(script)
-    elif roll < 0.58:
+    elif roll < 0.5:
         recall_turn(script)
-    elif roll < 0.78:
+    elif roll < 0.8:
         json_turn(script)
     else:
         chat_turn(script)

@@ -11,7 +11,7 @@ from train.conversation import MODEL_WEIGHT, PROMPT_WEIGHT, Dialogue
 from train.grammar.mix import dialogue
 from train.render import prompt, render
 
-TEMPLATE = Path(__file__).parents[3] / "modelfiles/gemmamodelfiles/nano/chat_template.jinja"
+TEMPLATE = Path(__file__).parents[3] / "modelfiles/gemmamodelfiles/nano/target/chat_template.jinja"
 ROSA = {"role": "user", "content": "My name is Rosa."}
 
 
