@@ -110,7 +110,8 @@ def _training(report: Mapping[str, Any]) -> str:
         f"{sum(report.get('phases', {}).values()):.0f} s in all.",
         f"- Data: {data.get('conversations', 0):,} conversations of "
         f"{data.get('conversation_tokens', 0):,} tokens and "
-        f"{data.get('general_tokens', 0):,} tokens of general English ({100 * data.get('general_share', 0):.0f}% of the mix).",
+        f"{data.get('general_tokens', 0):,} tokens of general English "
+        f"({100 * data.get('general_share', 0):.0f}% of the mix).",
         f"- Target: {target.get('steps', 0):,} steps, {target.get('tokens', 0):,} tokens, "
         f"{target.get('seconds')} s; held-out loss of the model's turns "
         f"{losses.get('model_turns')}, of general English {losses.get('general')} a token.",
