@@ -19,7 +19,7 @@ from gemmarunner.models.weights import under
 Progress = Callable[[int, int], None]  # bytes read, bytes to read
 
 _TABLE = "embed_tokens.weight"
-# Below this float32 costs a CPU nothing that matters, and verifying drafts is exact in it.
+# Below this float32 costs nothing that matters, and verifying drafts is exact in it.
 _SMALL_BYTES = 256 * 2**20
 
 
@@ -63,17 +63,17 @@ def choose_dtype(
 ) -> torch.dtype:
     """The dtype to run in, of weights that take `weight_bytes` as stored.
 
-    1. An accelerator runs the checkpoint as it is.
-    2. A CPU with fast bf16 too, unless the model is small: see `_SMALL_BYTES`.
+    1. A small model (`_SMALL_BYTES`) runs in float32 anywhere, where texts stay exact.
+    2. An accelerator, or a CPU with fast bf16, runs the checkpoint as it is.
     3. Another CPU emulates bf16 and is several times slower in it, so float32, as long as that
        takes no more than half of the free memory; else as stored. Where matrices are kept as
        float16 (see `linear.py`), float32 is about computing only and takes no more than stored.
     """
-    if not device.startswith("cpu"):  # 1
+    if weight_bytes <= _SMALL_BYTES:  # 1
+        return torch.float32
+    if not device.startswith("cpu") or _fast_bf16():  # 2
         return checkpoint_dtype
     widened = 1 if packs_half() else 4 // checkpoint_dtype.itemsize
-    if _fast_bf16() and weight_bytes > _SMALL_BYTES:  # 2
-        return checkpoint_dtype
     return torch.float32 if weight_bytes * widened <= free_bytes // 2 else checkpoint_dtype  # 3
 
 

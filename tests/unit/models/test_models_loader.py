@@ -114,6 +114,7 @@ GIB = 2**30
     ("device", "fast", "halves", "weights", "free", "expected"),
     [
         ("cuda:0", False, True, 8 * GIB, 16 * GIB, torch.bfloat16),
+        ("cuda:0", False, True, GIB // 32, 16 * GIB, torch.float32),
         ("cpu", False, False, 1 * GIB, 16 * GIB, torch.float32),
         ("cpu", False, False, 8 * GIB, 16 * GIB, torch.bfloat16),
         ("cpu", False, True, 8 * GIB, 16 * GIB, torch.float32),
