@@ -33,12 +33,22 @@ def main() -> None:
 def _compose(load: Load, report: Callable[[str, int, int], None]) -> Served:
     """`loading.compose`, imported now: torch takes seconds, and the daemon has been greeted."""
     report("import", 0, 0)
+    _let_threads_sleep()
     from gemmarunner.renderer import TemplateRenderer
 
     renderer = TemplateRenderer()  # its process starts while this one imports torch
     from gemmarunner.loading import compose
 
     return compose(load, report, renderer)
+
+
+def _let_threads_sleep() -> None:
+    """Torch's threads, read when it is imported, sleep between parallel regions and don't spin.
+
+    Spinning gains a little on an idle machine. Where another process wants a core (client and
+    daemon do), threads take turns at it, and each turn lasts a time slice.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if __name__ == "__main__":

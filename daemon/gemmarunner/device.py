@@ -14,6 +14,8 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# A smaller model's matrices take no longer than waking threads and waiting for the last of them.
+_ONE_THREAD_BYTES = 64 * 2**20
 
 
 def resolve_device(wanted: str) -> str:
@@ -55,12 +57,13 @@ def resolve_dtype(wanted: str, device: str, stored: torch.dtype, weight_bytes: i
     return _DTYPES[wanted]
 
 
-def use_threads(wanted: int) -> None:
-    """Torch computes with `wanted` threads; 0: OMP_NUM_THREADS, else one per physical core."""
+def use_threads(wanted: int, device: str, weight_bytes: int) -> None:
+    """Torch computes with `wanted` threads; 0: OMP_NUM_THREADS, else what suits the weights."""
     if wanted > 0:
         torch.set_num_threads(wanted)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_physical_cores())
+        one = device == "cpu" and weight_bytes <= _ONE_THREAD_BYTES
+        torch.set_num_threads(1 if one else _physical_cores())
 
 
 def _physical_cores() -> int:

@@ -55,13 +55,13 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
         GemmaError: what is wrong, for the daemon's user: LoadFailed, WillNotFit.
     """
     started = time.perf_counter_ns()
-    use_threads(load.threads)
     files = _paths(load.files.target)
     tokenizer = read_tokenizer(files)
     writer = PromptWriter(tokenizer, read_format(files), renderer)
     eos_ids = read_eos_ids(files)
     device = resolve_device(load.device)
     weights = _weights(files)
+    use_threads(load.threads, device, weights.nbytes)
     dtype = resolve_dtype(load.dtype, device, weights.dtype, weights.nbytes)
     try:
         target = load_target(files, device, dtype, lambda d, t: report("target", d, t))
