@@ -11,6 +11,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
+_TOGETHER = "tests/system/test_nano_"  # these share a daemon and its runner, which is slow to load
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Single tests go to whichever worker is free; those of `_TOGETHER` all go to one.
+
+    NOTE: this is what `--dist loadgroup` would do; pytest-xdist 3.8's does not with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _TOGETHER if nodeid.startswith(_TOGETHER) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Starts the real daemon with fake runners as a process of its own, and knows when it listens."""
+"""Starts the daemon as a process of its own, with fake or real runners; knows when it listens."""
 
 import json
 import os
@@ -32,9 +32,15 @@ class DaemonProcess:
         self.socket = home / "run" / "gemmad.sock"
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
-        self.builtin = home.parent / "builtin"
-        if not self.builtin.exists():
-            write_pair(self.builtin)
+
+    @property
+    def command(self) -> list[str]:
+        """The program: the real daemon, whose runners are fakes and whose pair is a tiny one."""
+        builtin = self.home.parent / "builtin"
+        if not builtin.exists():
+            write_pair(builtin)
+        module = "tests.fakes.daemon_with_fake_runner"
+        return [sys.executable, "-m", module, str(builtin), json.dumps(self.runner)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,9 +54,8 @@ class DaemonProcess:
 
     def launch(self, *flags: str, **env: str) -> subprocess.Popen[str]:
         """A daemon process; its words come on stderr."""
-        command = [sys.executable, "-m", "tests.fakes.daemon_with_fake_runner"]
         return subprocess.Popen(
-            [*command, str(self.builtin), json.dumps(self.runner), *flags],
+            [*self.command, *flags],
             env=self.environment | env,
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -92,3 +97,15 @@ class DaemonProcess:
     def runner_log(self) -> str:
         """What runners wrote to their log."""
         return "".join(path.read_text() for path in (self.home / "logs").glob("runner-*"))
+
+
+class NanoDaemon(DaemonProcess):
+    """The real daemon with real runners, which serve the built-in pair."""
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gemmad"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"GEMMA_THREADS": "1"}  # other tests run beside it

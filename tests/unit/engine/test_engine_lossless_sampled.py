@@ -100,21 +100,24 @@ def table_engine(drafter: str, kind: DraftKind) -> Engine:
 def test_first_three_tokens_have_the_targets_distribution(
     kind: DraftKind, drafter: str, sampling: str
 ):
-    """2,500 texts against the exact chances; the slow twin below draws 20,000 of every case."""
+    """1,500 texts against the exact chances; the slow twin below draws 20,000."""
     options = SAMPLINGS[sampling]
-    counts = count_texts(table_engine(drafter, kind), options, 2_500, VOCAB)
+    counts = count_texts(table_engine(drafter, kind), options, 1_500, VOCAB)
 
     assert p_value(counts, table_chances(options)) > 1e-4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("kind", DraftKind)
-def test_20000_texts_have_the_targets_distribution(kind: DraftKind, drafter: str, sampling: str):
-    """Every kind of draft, with a drafter equal to, unrelated to and against the target."""
-    options = SAMPLINGS[sampling]
+def test_20000_texts_have_the_targets_distribution(kind: DraftKind, drafter: str):
+    """Every kind of draft, with a drafter equal to, unrelated to and against the target.
+
+    A Latin square: each kind and each drafter meets each way of sampling once.
+    """
+    turn = list(DraftKind).index(kind) + list(DRAFTERS).index(drafter)
+    options = list(SAMPLINGS.values())[turn % len(SAMPLINGS)]
     counts = count_texts(table_engine(drafter, kind), options, 20_000, VOCAB)
 
     assert p_value(counts, table_chances(options)) > 1e-4
@@ -148,7 +151,7 @@ def test_a_wrong_rule_is_found_out(rule: Callable[..., Tensor], monkeypatch: pyt
     """The test above can fail: known wrong rules do, with far fewer texts."""
     monkeypatch.setattr(round_module, "choose", rule)
     options = SAMPLINGS["temperature"]
-    counts = count_texts(table_engine("unrelated", DraftKind.ARGMAX), options, 2_000, VOCAB)
+    counts = count_texts(table_engine("unrelated", DraftKind.ARGMAX), options, 1_500, VOCAB)
 
     assert p_value(counts, table_chances(options)) < 1e-4
 
@@ -166,29 +169,29 @@ def test_a_seed_gives_the_text_of_plain_decoding(kind: DraftKind, drafter: str, 
         eos_ids=NO_EOS,
         draft_kind=kind,
     )
-    for seed in range(5):
+    for seed in range(3):
         options = Sampling(**{**fields, "seed": seed})
-        expected = ask(engine, PROMPT, options, "off", 40).tokens
+        expected = ask(engine, PROMPT, options, "off", 30).tokens
 
         for depth in (1, 3, 8, "auto"):
-            assert ask(engine, PROMPT, options, depth, 40).tokens == expected
+            assert ask(engine, PROMPT, options, depth, 30).tokens == expected
 
 
 def test_a_seeded_text_of_a_tiny_pair_is_that_of_plain_decoding(tmp_path):
     """A real decoder, Gemma's default sampling, past the window."""
     target, drafter = tiny_pair("e2b", tmp_path, torch.float32)
     engine = Engine(target, drafter, num_ctx=128, eos_ids=NO_EOS, max_rows=16)
-    for seed in range(3):
+    for seed, depth in enumerate((2, 7)):
         options = Sampling(seed=seed)
-        expected = ask(engine, [5, 6, seed], options, "off", 40).tokens
+        expected = ask(engine, [5, 6, seed], options, "off", 32).tokens
 
-        assert ask(engine, [5, 6, seed], options, 1 + 2 * seed, 40).tokens == expected
+        assert ask(engine, [5, 6, seed], options, depth, 32).tokens == expected
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", DraftKind)
-def test_20000_texts_of_a_tiny_pair_have_the_targets_distribution(kind: DraftKind, tmp_path):
+def test_4000_texts_of_a_tiny_pair_have_the_targets_distribution(kind: DraftKind, tmp_path):
     """The decoder's own logits, seven tokens allowed, the pair's own drafter."""
     target, drafter = tiny_pair("e2b", tmp_path, torch.float32)
     shut = tuple(range(7, 128))
@@ -202,4 +205,4 @@ def test_20000_texts_of_a_tiny_pair_have_the_targets_distribution(kind: DraftKin
 
     chances = chance_of_texts(distribution, PROMPT, 7, 3)
 
-    assert p_value(count_texts(engine, options, 20_000, 7), chances) > 1e-4
+    assert p_value(count_texts(engine, options, 4_000, 7), chances) > 1e-4

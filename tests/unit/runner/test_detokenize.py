@@ -1,16 +1,12 @@
 """Tokens become text piece by piece, and the pieces are the text."""
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from gemmarunner.detokenize import Detokenizer
+from tests.fakes.nano import nano_tokenizer
 from tests.fakes.tiny_text import VOCAB, tiny_tokenizer
-
-NANO = Path(__file__).parents[3] / "modelfiles" / "gemmamodelfiles" / "nano" / "tokenizer.json"
 
 
 def pieces_of(tokenizer: Tokenizer, ids: list[int], hidden: frozenset[int]) -> list[str]:
@@ -86,12 +82,11 @@ def test_control_tokens_show_as_their_text() -> None:
     ]
 
 
-@pytest.mark.skipif(not NANO.exists(), reason="nano is not built yet")
 @settings(max_examples=60, deadline=None)
 @given(seed=st.lists(st.integers(0, 10**6), max_size=40))
 def test_nanos_pieces_add_up(seed: list[int]) -> None:
     """The same holds for the built-in pair's tokenizer."""
-    tokenizer = Tokenizer.from_file(str(NANO))
+    tokenizer = nano_tokenizer()
     ids = [number % tokenizer.get_vocab_size() for number in seed]
 
     text = "".join(pieces_of(tokenizer, ids, frozenset()))

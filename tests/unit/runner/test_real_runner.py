@@ -19,7 +19,7 @@ from gemmad.wire import (
 )
 from tests.fakes import tiny_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ async def answer(
     return "".join(f.text for f in frames if isinstance(f, Delta)), frames[-1]
 
 
+@pytest.mark.slow
 async def test_pair_loads_answers_and_drafts_losslessly(files: PairFiles, tmp_path: Path) -> None:
     """Greedy answers are the same with and without the drafter, whose figures are reported."""
     seen: list[Progress] = []
@@ -81,6 +82,7 @@ async def test_pair_loads_answers_and_drafts_losslessly(files: PairFiles, tmp_pa
     assert on.context == off.context
 
 
+@pytest.mark.slow
 async def test_conversation_goes_through_the_template(files: PairFiles, tmp_path: Path) -> None:
     """A chat is answered, its prompt counted, a cancelled one leaves the runner in service."""
     runner = await started(files, tmp_path, [])

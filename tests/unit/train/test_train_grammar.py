@@ -42,7 +42,7 @@ def test_a_tenth_of_the_clauses_is_held_out() -> None:
 
 
 def test_training_never_draws_a_held_out_clause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over 20,000 training conversations no bank hands out a held-out clause."""
+    """Over 6,000 training conversations no bank hands out a held-out clause."""
     drawn: set[str] = set()
     original = Draw.clause
 
@@ -53,7 +53,7 @@ def test_training_never_draws_a_held_out_clause(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Draw, "clause", recording)
     rng = Random(1)
-    for _ in range(20_000):
+    for _ in range(6_000):
         mix.dialogue(rng)
 
     assert len(drawn) > 2000
@@ -79,7 +79,7 @@ def test_held_out_openers_are_absent_from_training_text() -> None:
         if len(form.split()) >= 4
     ]
     rng = Random(2)
-    questions = [howto.question(Draw(rng)).user for _ in range(20_000)]
+    questions = [howto.question(Draw(rng)).user for _ in range(6_000)]
 
     found = [p.pattern for p in patterns if any(p.fullmatch(q) for q in questions)]
 
