@@ -16,7 +16,7 @@ import gemmamodelfiles
 from gemmad.api.version import VERSION
 from gemmad.config import Config, ConfigError, load_config
 from gemmad.dialects.ollama.replies import Clock
-from gemmad.logs import start_logging
+from gemmad.logs import leave_plain_file, start_logging
 from gemmad.pulls import Pulls
 from gemmad.residency.depths import DepthStates
 from gemmad.residency.loop import Limits, Residency
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None, parts: Parts | None = None) -> int:
         return _refuse(EX_CONFIG, f"{error.filename}: {error.strerror}. Set GEMMA_HOME elsewhere.")
     try:
         build_services = functools.partial(build, config, store, parts or Parts())
-        asyncio.run(serve(build_services, config.host, config.locations.socket, listener))
+        address, path = config.host, config.locations.socket
+        asyncio.run(serve(build_services, address, path, listener, leave_plain_file))
     finally:
         config.locations.socket.unlink(missing_ok=True)
         lock.release()

@@ -18,7 +18,7 @@ import platformdirs
 from gemmad.api import paths
 from gemmad.api.errors import GemmaError
 from gemmad.api.version import VERSION
-from gemmad.dialects.duration import ACCEPTED, parse_duration
+from gemmad.duration import ACCEPTED, parse_duration
 
 APP = "gemmad"
 FILE_NAME = "config.toml"

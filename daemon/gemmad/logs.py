@@ -2,9 +2,12 @@
 
 import logging
 import logging.handlers
+import os
+import stat
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 _BYTES = 4 << 20
 _KEPT = 3
@@ -32,3 +35,19 @@ def start_logging(directory: Path, level: str) -> None:
         handler.setFormatter(formatter)
         root.addHandler(handler)
     root.setLevel(level.upper())
+
+
+def leave_plain_file() -> None:
+    """Stderr gets no more words if it is a plain file: nobody keeps that one from growing."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler and _is_plain_file(handler.stream):
+            root.info("the rest is in gemmad.log only")
+            root.removeHandler(handler)
+
+
+def _is_plain_file(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or no file at all
+        return False

@@ -22,9 +22,16 @@ log = logging.getLogger(__name__)
 
 
 async def serve(
-    build: Callable[[], Services], address: TcpAddress, socket_path: Path, listener: socket.socket
+    build: Callable[[], Services],
+    address: TcpAddress,
+    socket_path: Path,
+    listener: socket.socket,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """The daemon has run until SIGTERM or SIGINT and nothing of it is left running."""
+    """The daemon has run until SIGTERM or SIGINT and nothing of it is left running.
+
+    `ready` is called once it listens.
+    """
     stop = asyncio.Event()
     _on_signals(stop)
     services = build()
@@ -40,6 +47,7 @@ async def serve(
         await web.SockSite(runner, listener).start()
         await _start_tcp(runner, address)
         log.info("listening on %s", socket_path)
+        ready()
         await stop.wait()
         log.info("stopping: running answers have %.0f s to finish", DRAIN_S)
     finally:

@@ -10,9 +10,9 @@ import msgspec
 
 from gemmad.api.errors import BadRequest
 from gemmad.core import ModelName
-from gemmad.dialects.duration import ACCEPTED, parse_duration
 from gemmad.dialects.ollama.options import read_options
 from gemmad.dialects.request import GenerationRequest
+from gemmad.duration import ACCEPTED, parse_duration
 from gemmad.wire import Message, ToolCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gemmad.dialects.duration import parse_duration
+from gemmad.duration import parse_duration
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
