@@ -18,7 +18,6 @@ from gemmad.wire import DraftStats, Sampling
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest, Finished, Tokens
 from gemmarunner.models.loader import load_drafter, load_target
-from train.conversation import Item
 from train.skills import SKILLS, items, judge
 
 NANO = Path(__file__).parents[2] / "modelfiles/gemmamodelfiles/nano"
@@ -55,8 +54,12 @@ def answered(
                 return tokens, event
 
 
-def text_of(tokenizer: Tokenizer, item: Item, tokens: Sequence[int], end: Finished) -> str:
-    """The answer as the judge reads it: with control tokens and the stop token, if it came."""
+def text_of(tokenizer: Tokenizer, tokens: Sequence[int], end: Finished) -> str:
+    """The answer as the judge reads it: with control tokens and, if it stopped, a stop token.
+
+    NOTE: the engine does not say which stop token came, so the one that belongs is taken; a call
+    that ended in `<turn|>` would pass here. The training's own evaluation reads the real one.
+    """
     text = tokenizer.decode(list(tokens), skip_special_tokens=False)
     called = "<tool_call|>" in text
     stop = "<|tool_response>" if called else "<turn|>"
@@ -75,7 +78,7 @@ def asked(
                 for item in items(skill, split, options.count, options.seed):
                     ids = tokenizer.encode(item.prompt, add_special_tokens=False).ids
                     tokens, end = answered(engine, ids, MODES[mode], options.depth)
-                    verdict = judge(item, text_of(tokenizer, item, tokens, end))
+                    verdict = judge(item, text_of(tokenizer, tokens, end))
                     counts["asked"] += 1
                     counts["right"] += verdict.right
                     counts["stopped"] += verdict.stopped

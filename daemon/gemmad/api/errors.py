@@ -2,7 +2,9 @@
 
 GemmaError
 ├── BadRequest              400  the request itself is wrong (names the field)
-│   └── PromptTooLong       400  more tokens than the context holds
+│   ├── PromptTooLong       400  more tokens than the context holds
+│   ├── TooLarge            413  the body is over the route's limit
+│   └── TooSlow             408  the body did not arrive within the deadline
 ├── ModelNotFound           404  no such name in the store
 ├── Refused                 403  the guard: host, origin, token
 ├── Busy                    503  queue full or shutting down; carries retry_after_s
@@ -45,6 +47,20 @@ class PromptTooLong(BadRequest):
     """The prompt has more tokens than the context holds."""
 
     code = "prompt_too_long"
+
+
+class TooLarge(BadRequest):
+    """The body is over the route's limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class TooSlow(BadRequest):
+    """The body did not arrive within the deadline."""
+
+    code = "too_slow"
+    status = 408
 
 
 class ModelNotFound(GemmaError):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from aiohttp import web
 
-from gemmad.api.errors import BadRequest
+from gemmad.api.errors import BadRequest, TooLarge, TooSlow
 
 CONTROL_BYTES = 64 << 10
 CHAT_BYTES = 64 << 20
@@ -15,20 +15,6 @@ DEADLINE_S = 30.0
 _INLINE_BYTES = 256 << 10  # larger bodies are parsed in a thread
 
 T = TypeVar("T")
-
-
-class TooLarge(BadRequest):
-    """The body is over the route's limit."""
-
-    code = "too_large"
-    status = 413
-
-
-class TooSlow(BadRequest):
-    """The body did not arrive within the deadline."""
-
-    code = "too_slow"
-    status = 408
 
 
 async def read_json(request: web.Request, kind: type[T], limit: int = CONTROL_BYTES) -> T:
