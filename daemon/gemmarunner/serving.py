@@ -1,9 +1,11 @@
 """Answers requests with a loaded pair: prompts are written in one thread, tokens made in another.
 
-    main thread      add(), cancel()        registers a session's request, never waits
-    writing thread   run_writer()           request -> prompt -> engine
-    engine thread    run_engine()           engine -> session -> frames
+    main thread      add(), cancel(), reclaim()    registers what is wanted, never waits
+    writing thread   run_writer()                  request -> prompt -> engine
+    engine thread    run_engine()                  engine -> session -> frames
 
+A step returns with the next round under way, so texts are detokenized, parsed and sent while the
+device works.
 `_open` is shared: the main thread enters a request, the thread that answers it takes it out.
 """
 
@@ -17,8 +19,18 @@ from typing import NamedTuple, NoReturn, Protocol, assert_never
 from tokenizers import Tokenizer
 
 from gemmad.api.errors import GemmaError
-from gemmad.wire import Done, FromRunner, Generate, Loaded, RequestRefused
+from gemmad.wire import (
+    Done,
+    DraftStats,
+    FromRunner,
+    Generate,
+    Loaded,
+    Reclaimed,
+    RequestRefused,
+    Sampling,
+)
 from gemmarunner.chat import Prompt
+from gemmarunner.engine import request as engine_request
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Finished, Tokens
 from gemmarunner.session import Session
 
@@ -34,6 +46,7 @@ class EnginePort(Protocol):
     def cancel(self, id: int) -> None: ...
     def step(self) -> list[EngineEvent]: ...
     def depth_state(self) -> dict[str, object]: ...
+    def reclaim(self, nbytes: int) -> int: ...
 
 
 class Writer(Protocol):
@@ -70,6 +83,7 @@ class Serving:
         self._send = send
         self._open: dict[int, _Open] = {}
         self._unwritten: queue.SimpleQueue[_Open] = queue.SimpleQueue()
+        self._reclaims: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._work = threading.Event()  # set by whoever gives the engine something to do
 
     def add(self, request: Generate) -> None:
@@ -84,6 +98,11 @@ class Serving:
             self._engine.cancel(id)
             self._work.set()
 
+    def reclaim(self, nbytes: int) -> None:
+        """Memory that only speeds up later turns is given back; answered by a Reclaimed."""
+        self._reclaims.put(nbytes)
+        self._work.set()
+
     def run_writer(self) -> NoReturn:
         """Writes prompts for ever, in the order the requests came."""
         while True:
@@ -95,6 +114,8 @@ class Serving:
             if not self._engine.has_work:
                 self._work.wait()
             self._work.clear()
+            while not self._reclaims.empty():  # nobody else takes from it
+                self._send(Reclaimed(self._engine.reclaim(self._reclaims.get())))
             for event in self._engine.step():
                 self._on_event(event)
 
@@ -109,7 +130,7 @@ class Serving:
                 EngineRequest(
                     id=request.id,
                     tokens=prompt.tokens,
-                    sampling=request.sampling,
+                    sampling=engine_sampling(request.sampling),
                     draft=request.draft,
                 )
             )
@@ -162,7 +183,7 @@ class Serving:
                 prompt_ns=event.prompt_ns,
                 eval_tokens=event.eval_tokens,
                 eval_ns=event.eval_ns,
-                draft=event.draft,
+                draft=wire_stats(event.draft),
                 context=tuple(session.context),
                 depth_state=self._engine.depth_state(),
             )
@@ -171,3 +192,15 @@ class Serving:
     def _refuse(self, id: int, error: GemmaError) -> None:
         del self._open[id]
         self._send(RequestRefused(id=id, code=error.code, message=error.message, fix=error.fix))
+
+
+def engine_sampling(sampling: Sampling) -> engine_request.Sampling:
+    """A request's sampling as the engine, which knows no frames, reads it."""
+    return engine_request.Sampling(
+        **{name: getattr(sampling, name) for name in sampling.__struct_fields__}
+    )
+
+
+def wire_stats(stats: engine_request.DraftStats) -> DraftStats:
+    """The engine's figures as a frame carries them."""
+    return DraftStats(**{name: getattr(stats, name) for name in DraftStats.__struct_fields__})

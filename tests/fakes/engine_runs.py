@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gemmad.wire import DraftMode, Sampling
+from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Finished, Tokens
+from gemmarunner.engine.ports import Drafter as DrafterPort
+from gemmarunner.engine.ports import Target as TargetPort
+from gemmarunner.engine.request import DraftMode, Sampling
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.loader import load_drafter, load_target
 from gemmarunner.models.target import Target
@@ -25,6 +28,16 @@ class Answer(NamedTuple):
 
     tokens: list[int]
     finished: Finished
+
+
+_OF_ENGINE = ("eos_ids", "suppress_ids", "depth_state", "prefix_bytes", "clock_ns")
+
+
+def eager_engine(target: TargetPort, drafter: DrafterPort | None, **options: Any) -> Engine:
+    """An engine of a pair on an eager backend; each option goes to the one that knows it."""
+    of_engine = {name: options.pop(name) for name in _OF_ENGINE if name in options}
+    of_engine.setdefault("eos_ids", NO_EOS)
+    return Engine(EagerBackend(target, drafter, **options), **of_engine)
 
 
 def run_all(engine: Engine) -> list[EngineEvent]:

@@ -4,9 +4,10 @@ import queue
 import time
 
 from gemmad.api.errors import BadRequest
-from gemmad.wire import DraftStats, Generate, Loaded
+from gemmad.wire import Generate, Loaded
 from gemmarunner.chat import Prompt
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Finished, Tokens
+from gemmarunner.engine.request import DraftStats
 from gemmarunner.serving import Served
 from tests.fakes.tiny_text import tiny_tokenizer
 
@@ -41,6 +42,9 @@ class StubEngine:
 
     def depth_state(self) -> dict[str, object]:
         return {"learned": 1}
+
+    def reclaim(self, nbytes: int) -> int:
+        return min(nbytes, 1000)
 
     def step(self) -> list[EngineEvent]:
         while not self.inbox.empty():

@@ -13,11 +13,20 @@ from torch import Tensor
 from gemmarunner.engine.kvcache import KVCache
 
 
+class TableLayer(NamedTuple):
+    """A layer whose keys and values are the ids of the tokens."""
+
+    kind: str
+    head_dim: int = 1
+    kv_heads: int = 1
+    donor: int | None = None
+
+
 class TableShape(NamedTuple):
-    """The shape of a model without layers."""
+    """The shape of a model that remembers tokens, once all of them and once a window."""
 
     vocab_size: int
-    layers: tuple = ()
+    layers: tuple[TableLayer, ...] = (TableLayer("full"), TableLayer("sliding"))
     window: int = 4
 
 
@@ -46,12 +55,20 @@ class TableTarget:
         if self.fail_on in new:
             raise RuntimeError("this token breaks the model")
         cache.make_room(len(new))
-        held = [*getattr(cache, "held", [])[: cache.length], *new]
-        cache.held = held  # the fake's keys and values
+        before = self._last_token(cache)
+        kv = tokens.to(self.dtype)[:, None, None].expand(-1, 2, 1)
+        cache.write(0, cache.length, kv)
+        cache.write(1, cache.length - cache.sliding_base, kv)
         cache.length += len(new)
         self.rows_run.append(len(new))
-        rows = [self.state(held[: len(held) - len(new) + i + 1]) for i in range(len(new))]
+        rows = [self.state(pair) for pair in zip([before, *new], new, strict=False)]
         return torch.tensor(rows if keep is None else rows[-keep:], dtype=torch.float64)[:, None]
+
+    def _last_token(self, cache: KVCache) -> int:
+        """The last committed token, 0 where there is none; both layers must tell the same text."""
+        everything, window = cache.committed(0).keys, cache.committed(1).keys
+        assert torch.equal(everything[:, :, everything.shape[2] - window.shape[2] :], window)
+        return int(window[0, 0, -1, 0]) if cache.length else 0
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [rows, vocab] f32."""

@@ -1,23 +1,24 @@
 """Writes and reads what the depth controller learned, as JSON values.
 
 ```
-{"version": 1,
- "regimes": {"greedy":  {"seconds": {"0": 0.0025, "4": 0.0051},        depth -> seconds a round
+{"version": 2,
+ "regimes": {"greedy":  {"seconds": {"1": {"0": 0.0025, "4": 0.0051}}, width -> depth -> seconds
                          "acceptance": [[0.8, 120], [0.9, 96]]},       [rate, samples] a position
-             "sampled": {...}}}
+             "sampled": {...}, "constrained": {...}}}
 ```
+Version 1, which is still read, knew one width: its "seconds" map depths to seconds.
 """
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 
 class Learned(NamedTuple):
     """The figures of one regime."""
 
-    seconds: dict[int, float]  # of a round, by depth
+    seconds: dict[int, dict[int, float]]  # of a round, by width and depth
     rates: list[tuple[float, int]]  # (acceptance, samples) by position
 
 
@@ -25,7 +26,10 @@ def dump(learned: Mapping[str, Learned]) -> dict[str, object]:
     """`learned` in the format above; `parse` reads it back."""
     regimes = {
         name: {
-            "seconds": {str(depth): value for depth, value in figures.seconds.items()},
+            "seconds": {
+                str(width): {str(depth): value for depth, value in costs.items()}
+                for width, costs in figures.seconds.items()
+            },
             "acceptance": [[rate, samples] for rate, samples in figures.rates],
         }
         for name, figures in learned.items()
@@ -39,19 +43,32 @@ def parse(state: Mapping[str, object]) -> dict[str, Learned]:
     Raises:
         ValueError: not the format above; says where.
     """
-    if state.get("version") != STATE_VERSION:
-        raise ValueError(f"depth state: version {state.get('version')!r}, not {STATE_VERSION}")
+    version = state.get("version")
+    if version not in (1, STATE_VERSION):
+        raise ValueError(f"depth state: version {version!r}, not 1 or {STATE_VERSION}")
     regimes = _mapping(state.get("regimes"), "regimes")
-    return {name: _learned(_mapping(entry, name)) for name, entry in regimes.items()}
+    return {
+        name: _learned(_mapping(entry, name), of_one_width=version == 1)
+        for name, entry in regimes.items()
+    }
 
 
-def _learned(entry: Mapping[str, object]) -> Learned:
-    seconds = {
-        _depth(key): _number(value, "seconds", 1e-9, 3600.0)
-        for key, value in _mapping(entry.get("seconds"), "seconds").items()
+def _learned(entry: Mapping[str, object], *, of_one_width: bool) -> Learned:
+    seconds = _mapping(entry.get("seconds"), "seconds")
+    widths = {"1": seconds} if of_one_width else seconds
+    costs = {
+        _whole(width, "width"): _costs(_mapping(by_depth, "seconds"))
+        for width, by_depth in widths.items()
     }
     rates = [_rate(pair) for pair in _list(entry.get("acceptance"), "acceptance")]
-    return Learned(seconds, rates)
+    return Learned({width: by_depth for width, by_depth in costs.items() if by_depth}, rates)
+
+
+def _costs(by_depth: Mapping[str, object]) -> dict[int, float]:
+    return {
+        _whole(key, "depth"): _number(value, "seconds", 1e-9, 3600.0)
+        for key, value in by_depth.items()
+    }
 
 
 def _mapping(value: object, name: str) -> Mapping[str, object]:
@@ -72,9 +89,9 @@ def _number(value: object, name: str, low: float, high: float) -> float:
     return float(value)
 
 
-def _depth(key: str) -> int:
-    if not key.isascii() or not key.isdigit():
-        raise ValueError(f"depth state: seconds holds {key!r}, which is not a depth")
+def _whole(key: str, name: str) -> int:
+    if not key.isascii() or not key.isdigit() or len(key) > 6:
+        raise ValueError(f"depth state: seconds holds {key!r}, which is not a {name}")
     return int(key)
 
 

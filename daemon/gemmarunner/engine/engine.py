@@ -1,14 +1,14 @@
-"""Runs requests through a pair: each step is one prefill chunk or one round of one sequence."""
+"""Runs requests through a pair: each step lands a round, launches the next and reads a chunk."""
 
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import torch
 
-from gemmad.api.errors import BadRequest, PromptTooLong
-from gemmad.wire import DraftStats
+from gemmarunner.engine.admission import check, room_for
 from gemmarunner.engine.controller import DepthController
 from gemmarunner.engine.events import (
     EngineEvent,
@@ -18,15 +18,19 @@ from gemmarunner.engine.events import (
     Reason,
     Tokens,
 )
-from gemmarunner.engine.kvcache import KVCache
-from gemmarunner.engine.ports import Drafter, Target
-from gemmarunner.engine.propose import DraftKind
-from gemmarunner.engine.round import Pair, run_round
+from gemmarunner.engine.flight import Flight, Landing, commit, planned_depths, plans
+from gemmarunner.engine.ports import Backend
+from gemmarunner.engine.prefix import PrefixCache
+from gemmarunner.engine.request import DraftStats
 from gemmarunner.engine.sampling import Sampler
-from gemmarunner.engine.sequence import Sequence, room_for
+from gemmarunner.engine.sequence import Sequence
 from gemmarunner.engine.slot import Slot
 
 _log = logging.getLogger(__name__)
+# Rows of a prompt read between two rounds while others decode: they wait no longer than for these.
+CHUNK_BESIDE_ROUNDS: Final = 512
+_LOST_TEXT = 8  # a held token that is thrown away counts as an eighth of one read again
+_DEVICE_ERRORS = (RuntimeError, MemoryError)  # torch's own, out of memory among them
 _NO_DRAFTS = DraftStats(
     depth=0, rounds=0, drafted=0, accepted=0, per_position=(), tokens_per_round=0.0
 )
@@ -37,40 +41,35 @@ class Engine:
 
     One thread calls `step`. `add` and `cancel` may be called from any: they only put a note into
     the inbox (a deque, whose ends are safe to share), which `step` reads.
+
+    A step waits for the round in flight, gives its tokens to their sequences, and launches the next
+    round before it returns, so that its caller handles the events while the device works.
     """
 
     def __init__(
         self,
-        target: Target,
-        drafter: Drafter | None,
+        backend: Backend,
         *,
-        num_ctx: int,
-        slots: int = 1,
-        max_depth: int = 8,
-        depth_state: Mapping[str, object] | None = None,
-        max_rows: int = 256,
         eos_ids: frozenset[int],
         suppress_ids: tuple[int, ...] = (),
-        draft_kind: DraftKind = DraftKind.COUPLED,
+        depth_state: Mapping[str, object] | None = None,
+        prefix_bytes: int | None = None,  # None: as much as two slots; 0: no prompt is kept
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        self._pair = Pair(target, drafter, draft_kind)
-        self._num_ctx = num_ctx
-        self._max_rows = max_rows
+        self._backend = backend
         self._eos_ids = eos_ids
         self._suppress_ids = suppress_ids
         self._clock_ns = clock_ns
-        self._max_depth = max_depth if drafter is not None else 0
-        self._controller = _controller(self._max_depth, depth_state)
-        rows = max(max_rows, max_depth + 1)
-        self._slots = [
-            Slot(KVCache(target.config, num_ctx, rows, target.device, target.dtype))
-            for _ in range(slots)
-        ]
-        self.kv_bytes = sum(slot.cache.nbytes for slot in self._slots)
+        self._controller = _controller(backend.max_depth, depth_state)
+        self._slots = [Slot(backend, index) for index in range(backend.slots)]
+        self.kv_bytes = backend.kv_bytes
+        self._slot_bytes = backend.kv_bytes // backend.slots
+        self._prefixes = PrefixCache(2 * self._slot_bytes if prefix_bytes is None else prefix_bytes)
         self._inbox: deque[EngineRequest | int] = deque()  # an int cancels the request of that id
         self._waiting: deque[EngineRequest] = deque()
-        self._turn = 0  # slot whose step comes next
+        self._flight: Flight | None = None
+        self._turn = 0  # slot whose prompt is read next
+        self._freed = 0  # how often a slot became free
 
     def add(self, request: EngineRequest) -> None:
         """Queues `request` behind all earlier ones; thread-safe.
@@ -79,21 +78,11 @@ class Engine:
             PromptTooLong: the prompt leaves no room for one token in the context.
             BadRequest: the prompt is empty or holds an id that is no token.
         """
-        if len(request.tokens) + 1 > self._num_ctx:
-            raise PromptTooLong(
-                f"The prompt has {len(request.tokens)} tokens, but the context holds "
-                f"{self._num_ctx} and the answer needs at least one.",
-                fix="Shorten the prompt or load the model with a larger num_ctx.",
-            )
-        if not request.tokens:
-            raise BadRequest("The prompt has no tokens.", fix="Send some text.")
-        vocab = self._pair.target.config.vocab_size
-        if min(request.tokens) < 0 or max(request.tokens) >= vocab:
-            raise BadRequest(f"The prompt holds a token id outside 0 to {vocab - 1}.")
+        check(request, self._backend.num_ctx, self._backend.vocab_size)
         self._inbox.append(request)
 
     def cancel(self, id: int) -> None:
-        """Ends request `id` before its next round or prefill chunk; thread-safe.
+        """Ends request `id`: what its round in flight brings is dropped; thread-safe.
 
         It is answered by Finished with reason "cancel", unless it has finished already.
         """
@@ -104,22 +93,49 @@ class Engine:
         """Whether `step` would do something; thread-safe."""
         return bool(self._inbox or self._waiting or any(slot.sequence for slot in self._slots))
 
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes of the prompts kept for next turns."""
+        return self._prefixes.nbytes
+
+    def reclaim(self, nbytes: int) -> int:
+        """Gives back at least `nbytes` of kept prompts if there are so many; returns the bytes.
+
+        For the thread that calls `step`. Costs time at the next turns of conversations, nothing
+        else.
+        """
+        freed = self._prefixes.reclaim(nbytes)
+        if freed and self._backend.device.type == "cuda":
+            torch.cuda.empty_cache()  # torch would keep it for itself
+        return freed
+
     def depth_state(self) -> dict[str, object]:
         """What was learned about depths, for the next engine of this pair."""
         return self._controller.state()
 
-    @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
-        """Reads the inbox, fills free slots, and moves one sequence on; returns what happened."""
-        events = self._read_inbox()
+        """Moves every sequence on; returns what happened.
+
+        Waits for the device as long as a round, or where nothing decodes, a prompt's chunk takes.
+        """
+        landing = self._land()
+        events = self._read_inbox()  # first, so that nothing is added to a cancelled text
+        events += self._commit(landing)
+        events += self._answer_prompts()
+        events += self._retire()
         events += self._fill_slots()
-        slot = self._next_slot()
-        if slot is None:
-            return events
+        events += self._launch()
+        events += self._read_chunk()
+        return events + self._retire()
+
+    def _land(self) -> Landing | None:
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return None
         try:
-            return events + self._advance(slot)
-        except RuntimeError as error:  # torch's own errors, out of memory among them
-            return [*events, self._fail(slot, error)]
+            return Landing(flight, flight.pending.wait())
+        except _DEVICE_ERRORS as error:
+            return Landing(flight, error)
 
     def _read_inbox(self) -> list[EngineEvent]:
         events: list[EngineEvent] = []
@@ -138,115 +154,165 @@ class Engine:
                 return [_unstarted(request, "cancel")]
         for slot in self._slots:
             if slot.sequence is not None and slot.sequence.id == id:
-                finished = slot.sequence.finished("cancel", self._clock_ns())
-                slot.end()
-                return [finished]
+                slot.sequence.reason = "cancel"
         return []
+
+    def _commit(self, landing: Landing | None) -> list[EngineEvent]:
+        if landing is None:
+            return []
+        if isinstance(landing.result, Exception):
+            return self._fail(landing.flight.slots, landing.result)
+        return commit(landing.flight, landing.result, self._eos_ids, self._controller)
+
+    def _retire(self) -> list[EngineEvent]:
+        """Frees the slots of texts that are complete."""
+        events: list[EngineEvent] = []
+        for slot in self._slots:
+            sequence = slot.sequence
+            if sequence is not None and sequence.reason is not None:
+                events.append(sequence.finished(sequence.reason, self._clock_ns()))
+                self._freed += 1
+                slot.end(self._freed)
+        return events
 
     def _fill_slots(self) -> list[EngineEvent]:
         """Starts waiting requests, first come first served, each where most can be used again."""
         events: list[EngineEvent] = []
         while self._waiting and any(slot.sequence is None for slot in self._slots):
             request = self._waiting.popleft()
-            if room_for(request, self._num_ctx) == 0:
+            if room_for(request, self._backend.num_ctx) == 0:
                 events.append(_unstarted(request, "length"))
-                continue
-            free = (slot for slot in self._slots if slot.sequence is None)
-            best = max(free, key=lambda s: (s.reusable(request.tokens), -s.cache.length))
-            best.begin(self._sequence(request))
+            else:
+                self._place(self._sequence(request))
         return events
 
     def _sequence(self, request: EngineRequest) -> Sequence:
-        target = self._pair.target
         return Sequence(
             id=request.id,
             tokens=list(request.tokens),
             prompt_tokens=len(request.tokens),
             sampler=Sampler(
                 request.sampling,
-                vocab=target.config.vocab_size,
+                vocab=self._backend.vocab_size,
                 suppress_ids=self._suppress_ids,
-                device=target.device,
+                device=self._backend.device,
             ),
             draft=request.draft,
-            room=room_for(request, self._num_ctx),
+            room=room_for(request, self._backend.num_ctx),
             started_ns=self._clock_ns(),
         )
 
-    def _next_slot(self) -> Slot | None:
-        """The busy slot whose turn it is."""
+    def _place(self, sequence: Sequence) -> None:
+        """Gives it the free slot, and the snapshot where there is one, that saves most reading."""
+        free = [slot for slot in self._slots if slot.sequence is None]
+        saved = {slot: slot.reusable(sequence.tokens) for slot in free}
+
+        def worth(slot: Slot) -> tuple[int, int]:
+            return saved[slot] - (slot.held - saved[slot]) // _LOST_TEXT, -slot.freed
+
+        best = max(free, key=worth)
+        found = self._prefixes.find(sequence.tokens)
+        if found is None or found.tokens <= saved[best]:
+            best.begin(sequence, saved[best])
+            return
+        slot = min(free, key=lambda slot: (slot.held > 0, slot.freed))
+        try:
+            self._backend.restore(slot.index, found.snapshot)
+        except _DEVICE_ERRORS:
+            _log.warning("a kept prompt could not be used; it is read again", exc_info=True)
+            self._backend.truncate(slot.index, 0)
+        usable = self._backend.can_truncate(slot.index, found.tokens)
+        slot.begin(sequence, found.tokens if usable else 0)
+
+    def _launch(self) -> list[EngineEvent]:
+        """Begins one round of all sequences that decode."""
+        slots = [slot for slot in self._slots if slot.sequence and slot.sequence.decodes]
+        if not slots:
+            return []
+        sequences = [slot.sequence for slot in slots if slot.sequence]
+        depths = planned_depths(sequences, self._controller, self._backend.max_depth)
+        try:
+            pending = self._backend.launch(plans(slots, depths))
+        except _DEVICE_ERRORS as error:
+            return self._fail(slots, error)
+        self._flight = Flight(pending, slots, depths)
+        return []
+
+    def _read_chunk(self) -> list[EngineEvent]:
+        """Reads a piece of one prompt, of each in turn; behind a round in flight a small one."""
+        slot = self._next_prompt()
+        if slot is None or slot.sequence is None:
+            return []
+        rows = self._backend.max_rows
+        if self._flight is not None:
+            rows = min(rows, CHUNK_BESIDE_ROUNDS)
+        begin, end = slot.read, slot.sequence.prompt_tokens
+        try:
+            self._backend.prefill(slot.index, slot.sequence.tokens[begin : min(begin + rows, end)])
+        except _DEVICE_ERRORS as error:
+            return self._fail([slot], error)
+        if self._flight is not None:  # the answer's first token would keep the caller waiting
+            return []
+        return self._answer_prompts()
+
+    def _next_prompt(self) -> Slot | None:
         count = len(self._slots)
         for index in range(self._turn, self._turn + count):
             slot = self._slots[index % count]
-            if slot.sequence is not None:
+            if slot.sequence is None or slot.sequence.answered_ns is not None:
+                continue
+            if slot.read < slot.sequence.prompt_tokens:
                 self._turn = (index + 1) % count
                 return slot
         return None
 
-    def _advance(self, slot: Slot) -> list[EngineEvent]:
-        sequence = slot.sequence
-        assert sequence is not None
-        if sequence.hidden is None:
-            visible = self._prefill(sequence, slot.cache)
-        else:
-            visible = self._round(sequence, sequence.hidden, slot.cache)
-        events: list[EngineEvent] = [Tokens(sequence.id, tuple(visible))] if visible else []
-        if sequence.reason is not None:
-            events.append(sequence.finished(sequence.reason, self._clock_ns()))
-            slot.end()
+    def _answer_prompts(self) -> list[EngineEvent]:
+        """Chooses the first token after every prompt that was read to its end."""
+        events: list[EngineEvent] = []
+        for slot in self._slots:
+            sequence = slot.sequence
+            if sequence is None or sequence.answered_ns is not None or sequence.reason is not None:
+                continue
+            if slot.read == sequence.prompt_tokens:
+                events += self._answer(slot, sequence)
         return events
 
-    def _prefill(self, sequence: Sequence, cache: KVCache) -> list[int]:
-        """Reads one more chunk of the prompt; its last row chooses the first token."""
-        target = self._pair.target
-        chunk = sequence.tokens[cache.length : cache.length + self._max_rows]
-        rows = torch.tensor(chunk, dtype=torch.int64, device=target.device)
-        hidden = target.forward(rows, cache, keep=1)
-        if cache.length < sequence.prompt_tokens:
-            return []
-        sampler = sequence.sampler
-        history = sampler.history(sequence.tokens)
-        chosen = sampler.choose(target.logits(hidden), history, len(sequence.tokens))
-        visible = sequence.commit(chosen.tolist(), self._eos_ids)
-        sequence.hidden = hidden
+    def _answer(self, slot: Slot, sequence: Sequence) -> list[EngineEvent]:
+        try:
+            token = self._backend.first(slot.index, sequence.tokens, sequence.sampler)
+        except _DEVICE_ERRORS as error:
+            return self._fail([slot], error)
+        self._keep(slot, sequence)
+        visible = sequence.commit([token], self._eos_ids)
         sequence.answered_ns = self._clock_ns()
-        return visible
+        return [Tokens(sequence.id, tuple(visible))] if visible else []
 
-    def _round(self, sequence: Sequence, hidden: torch.Tensor, cache: KVCache) -> list[int]:
-        """Drafts, verifies and learns from it."""
-        started = self._clock_ns()
-        depth = self._depth(sequence)
-        result = run_round(self._pair, cache, sequence.sampler, sequence.tokens, hidden, depth)
-        sequence.hidden = result.hidden
-        visible = sequence.commit(result.tokens, self._eos_ids)
-        stopped = sequence.reason == "stop"
-        reached = min(depth, len(visible) + stopped)  # drafts after the end of the text don't count
-        outcomes = [index + 1 < len(result.tokens) for index in range(reached)]
-        seconds = (self._clock_ns() - started) / 1e9
-        sequence.ledger.record(
-            depth,
-            drafted=reached if stopped else depth,
-            outcomes=outcomes,
-            added=len(visible) + stopped,
-        )
-        self._controller.record(sequence.regime, depth, outcomes, seconds)
-        return visible
+    def _keep(self, slot: Slot, sequence: Sequence) -> None:
+        """Keeps the prompt for the conversation's next turn, memory permitting."""
+        backend, text = self._backend, list(sequence.tokens)
+        estimated = self._slot_bytes * len(text) // backend.num_ctx
+        if not self._prefixes.wants(text, estimated):
+            return
+        try:
+            snapshot = backend.snapshot(slot.index)
+        except _DEVICE_ERRORS:
+            _log.warning("no memory to keep a prompt; all kept ones are dropped", exc_info=True)
+            self._prefixes.reclaim(self._prefixes.nbytes)
+            return
+        self._prefixes.put(text, snapshot, lambda n: backend.can_truncate(slot.index, n))
 
-    def _depth(self, sequence: Sequence) -> int:
-        """How many tokens to draft: a round must not outgrow the answer's room or the context."""
-        limit = min(self._max_depth, sequence.room - 1)
-        if sequence.draft == "off" or limit <= 0:
-            return 0
-        if sequence.draft == "auto":
-            return self._controller.choose(sequence.regime, limit)
-        return max(0, min(sequence.draft, limit))
-
-    def _fail(self, slot: Slot, error: Exception) -> Failed:
-        """Drops the sequence and all that its cache holds; nothing of it can be trusted."""
-        assert slot.sequence is not None
-        failed = Failed(slot.sequence.id, error)
-        slot.clear()
-        return failed
+    def _fail(self, slots: list[Slot], error: Exception) -> list[EngineEvent]:
+        """Drops sequences and all that their slots hold; nothing of it can be trusted."""
+        events: list[EngineEvent] = []
+        for slot in slots:
+            sequence = slot.sequence
+            assert sequence is not None
+            if sequence.reason is None:
+                events.append(Failed(sequence.id, error))
+            else:
+                events.append(sequence.finished(sequence.reason, self._clock_ns()))
+            slot.clear()
+        return events
 
 
 def _unstarted(request: EngineRequest, reason: Reason) -> Finished:

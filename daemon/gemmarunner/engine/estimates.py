@@ -1,26 +1,41 @@
-"""What drafting has cost and brought so far: moving averages, bounded against outliers."""
+"""What drafting has cost and brought so far: averages that follow changes and bear outliers."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import sqrt
 from typing import Final
 
-_COST_WEIGHT = 0.3
-_COST_CLAMP = 0.25  # one sample moves the average at most this share times the weight
-_RATE_WEIGHT = 0.1
-_SETTLING = (
-    3  # the first samples of a depth take their minimum: one start-up hiccup leaves no trace
-)
-TRUSTED: Final = 10  # samples after which an acceptance rate stands for itself
-_OPTIMISM = 0.9  # acceptance of a first position never seen
-_PRIOR_SAMPLES = 2
+_COST_WEIGHT = 0.05  # of a new sample, once there are twenty
+_COST_CLAMP = 0.25  # one sample moves an average at most this share times the weight
+_SETTLING = 5  # a depth's first samples take their median: a hiccup leaves no trace
+_COMMON_AFTER = 10  # samples of a depth after which half of its surprises are taken for everyone's
+_TRUSTED_COST = 20  # samples beyond which a depth's average has no more say against another's
+_SLOPE_UNKNOWN = 0.08  # of a round without drafts, for each draft more, before two depths are known
+
+TRUSTED: Final = 10  # samples after which an acceptance rate is called known
+_OPTIMISM = 0.75  # acceptance of a first position never seen
+_PRIOR_SAMPLES = 2.0
+_LEAN_SAMPLES = 1.0  # so many samples' worth a position leans on the one before it
+_STANDS_ALONE = 20  # samples that need no leaning on anything
+_MEMORY = 60  # samples an average reaches back
+_RECENT_WEIGHT = 0.15
+_SURPRISE = 3.5  # standard deviations between recent and average that mean a change
+_AFTER_CHANGE = 6  # samples an average is worth after a change
+_FORGET = 0.97  # what a position's samples are worth after a round that did not reach it
 
 
 class CostTable:
-    """Seconds a whole round takes at each depth."""
+    """Seconds a whole round takes at each depth.
+
+    A longer context or a busy machine makes all depths dearer alike, but only the depth in use
+    shows it. So once a depth is well known, a surprise at it moves all others too, and a depth
+    tried now and then is compared with the present, not with when it was last tried.
+    """
 
     def __init__(self, seconds: Mapping[int, float] | None = None) -> None:
         self._seconds = dict(seconds or {})
         self._samples: dict[int, int] = {}  # of this process; older figures yield to the first
-        self._previous: int | None = None
+        self._settling: dict[int, list[float]] = {}
 
     @property
     def seconds(self) -> dict[int, float]:
@@ -28,58 +43,109 @@ class CostTable:
         return dict(sorted(self._seconds.items()))
 
     def record(self, depth: int, seconds: float) -> None:
-        """Counts a round unless the depth has just changed: a change of shape costs extra."""
-        changed, self._previous = depth != self._previous, depth
-        if changed or seconds <= 0:
+        """Counts a round."""
+        if seconds <= 0:
             return
         count = self._samples.get(depth, 0)
         self._samples[depth] = count + 1
-        if count == 0:
-            self._seconds[depth] = seconds
-        elif count < _SETTLING:
-            self._seconds[depth] = min(seconds, self._seconds[depth])
-        else:
-            self._seconds[depth] = _averaged(self._seconds[depth], seconds)
+        before = self._seconds.get(depth)
+        if before is not None and not self._settling.get(depth):
+            self._measure_anew(seconds / before)
+        if count < _SETTLING:
+            self._settle(depth, seconds)
+        elif before is not None:
+            self._follow(depth, seconds / before, count)
+
+    def samples(self, depth: int) -> int:
+        """Rounds counted at this depth by this process."""
+        return self._samples.get(depth, 0)
 
     def knows(self, depth: int) -> bool:
-        """Whether this depth was measured."""
+        """Whether this depth was measured, now or earlier."""
         return depth in self._seconds
 
     def estimate(self, depth: int) -> float:
-        """Seconds of a round, on the line through the nearest measured depths.
+        """Seconds of a round at `depth`; see `estimates`."""
+        return self.estimates(depth)[depth]
+
+    def estimates(self, deepest: int) -> list[float]:
+        """Seconds of a round at 0 to `deepest`, on lines through the depths measured.
+
+        No round is thought dearer than one that drafts more.
 
         Raises:
             ValueError: nothing was measured yet.
         """
-        if depth in self._seconds:
-            return self._seconds[depth]
-        known = sorted(self._seconds)
-        if not known:
+        if not self._seconds:
             raise ValueError("no round was measured yet")
-        below = max((d for d in known if d < depth), default=known[0])
-        above = min((d for d in known if d > depth), default=known[-1])
-        if below > depth or above < depth:  # outside: go on with the slope of all that is known
-            below, above = known[0], known[-1]
-        return self._on_line(below, above, depth)
+        weights = {depth: max(1, min(n, _TRUSTED_COST)) for depth, n in self._samples.items()}
+        known = [(d, s, weights.get(d, 1)) for d, s in sorted(self._seconds.items())]
+        return _on_lines(_never_falling(known), deepest)
 
-    def _on_line(self, below: int, above: int, depth: int) -> float:
-        low, high = self._seconds[below], self._seconds[above]
-        slope = (high - low) / (above - below) if above > below else 0.0
-        if depth > above:
-            return high + (depth - above) * max(0.0, slope)  # a deeper round is never cheaper
-        return max(low + (depth - below) * slope, 0.1 * low)
+    def _measure_anew(self, ratio: float) -> None:
+        """An older figure meets this process's first sample: so much slower is the machine now."""
+        for other in self._seconds:
+            if not self._settling.get(other):
+                self._seconds[other] *= ratio
+
+    def _settle(self, depth: int, seconds: float) -> None:
+        first = self._settling.setdefault(depth, [])
+        first.append(seconds)
+        first.sort()
+        self._seconds[depth] = first[(len(first) - 1) // 2]
+
+    def _follow(self, depth: int, ratio: float, count: int) -> None:
+        weight = max(_COST_WEIGHT, 1 / (count + 1))
+        change = 1 + weight * max(-_COST_CLAMP, min(_COST_CLAMP, ratio - 1))
+        common = 1 + (change - 1) * count / (count + _COMMON_AFTER)
+        for other in self._seconds:
+            self._seconds[other] *= change if other == depth else common
+
+
+def _never_falling(known: list[tuple[int, float, int]]) -> list[tuple[int, float]]:
+    """(depth, seconds, weight) with seconds that would fall replaced by their common average."""
+    pools: list[list[float]] = []  # seconds, weight, how many depths
+    for _, seconds, weight in known:
+        pools.append([seconds, weight, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            last, before = pools.pop(), pools.pop()
+            total = last[1] + before[1]
+            mean = (last[0] * last[1] + before[0] * before[1]) / total
+            pools.append([mean, total, last[2] + before[2]])
+    levels = [seconds for seconds, _, count in pools for _ in range(int(count))]
+    return [(depth, level) for (depth, _, _), level in zip(known, levels, strict=True)]
+
+
+def _on_lines(points: list[tuple[int, float]], deepest: int) -> list[float]:
+    """Values at 0 to `deepest` of lines through `points`, whose values never fall."""
+    (first, low), (last, high) = points[0], points[-1]
+    slope = (high - low) / (last - first) if last > first else _SLOPE_UNKNOWN * low
+    values: list[float] = []
+    for (left, value), (right, next_value) in pairwise(points):
+        step = (next_value - value) / (right - left)
+        if not values:  # towards plain decoding, on the slope of all
+            values = [max(value - (left - d) * slope, 0.1 * value) for d in range(left)]
+        values += [value + step * index for index in range(right - left)]
+    if not values:
+        values = [max(low - (first - d) * slope, 0.1 * low) for d in range(first)]
+    return (values + [high + slope * index for index in range(max(1, deepest - last + 1))])[
+        : deepest + 1
+    ]
 
 
 class AcceptanceTable:
     """Share of drafts accepted at each position, given that all before it were."""
 
     def __init__(self, rates: Sequence[tuple[float, int]] = ()) -> None:
-        self._rates = list(rates)
+        self._rates = [rate for rate, _ in rates]
+        self._samples = [samples for _, samples in rates]
+        self._worth = [float(min(samples, _MEMORY)) for samples in self._samples]
+        self._recent = list(self._rates)
 
     @property
     def rates(self) -> list[tuple[float, int]]:
         """(rate, samples) of every position seen, the first position first."""
-        return list(self._rates)
+        return list(zip(self._rates, self._samples, strict=True))
 
     @property
     def seen(self) -> int:
@@ -88,36 +154,52 @@ class AcceptanceTable:
 
     def trusted(self, depth: int) -> bool:
         """Whether every position down to `depth` has enough samples."""
-        return depth <= self.seen and all(n >= TRUSTED for _, n in self._rates[:depth])
+        return depth <= self.seen and all(n >= TRUSTED for n in self._samples[:depth])
 
     def record(self, outcomes: Sequence[bool]) -> None:
         """Counts one round: an entry for each position reached, in order."""
         for position, accepted in enumerate(outcomes):
             if position == len(self._rates):
-                self._rates.append((0.0, 0))
-            rate, samples = self._rates[position]
-            weight = max(_RATE_WEIGHT, 1 / (samples + 1))
-            self._rates[position] = (rate + weight * (accepted - rate), samples + 1)
+                self._append()
+            self._count(position, accepted)
+        if outcomes:  # a position not reached for long is as uncertain as one never seen
+            for position in range(len(outcomes), len(self._worth)):
+                self._worth[position] *= _FORGET
 
-    def committed(self, depth: int) -> float:
-        """Tokens a round of this depth is expected to add."""
+    def committed(self, deepest: int) -> list[float]:
+        """Tokens that a round of each depth from 0 to `deepest` is expected to add."""
         total, reach, rate = 1.0, 1.0, _OPTIMISM
-        for position in range(depth):
-            rate = self._estimate(position, rate)
+        tokens, prior = [1.0], _PRIOR_SAMPLES
+        for position in range(deepest):
+            if position < len(self._rates):  # few samples lean on the position before
+                worth = self._worth[position]
+                lean = max(prior * (1 - worth / _STANDS_ALONE), 1e-6)
+                rate = (self._rates[position] * worth + rate * lean) / (worth + lean)
+            prior = _LEAN_SAMPLES
             reach *= rate
             total += reach
-        return total
+            tokens.append(total)
+        return tokens
 
-    def _estimate(self, position: int, shallower: float) -> float:
-        """A rate with few samples leans on that of the position before it."""
-        if position >= len(self._rates):
-            return shallower
-        rate, samples = self._rates[position]
-        if samples >= TRUSTED:
-            return rate
-        return (rate * samples + shallower * _PRIOR_SAMPLES) / (samples + _PRIOR_SAMPLES)
+    def _append(self) -> None:
+        self._rates.append(0.0)
+        self._recent.append(0.0)
+        self._samples.append(0)
+        self._worth.append(0.0)
 
+    def _count(self, position: int, accepted: bool) -> None:
+        worth = self._worth[position]
+        self._rates[position] += (accepted - self._rates[position]) / (worth + 1)
+        weight = max(_RECENT_WEIGHT, 1 / (worth + 1))
+        self._recent[position] += weight * (accepted - self._recent[position])
+        self._samples[position] += 1
+        self._worth[position] = min(worth + 1, _MEMORY)
+        self._notice_change(position)
 
-def _averaged(average: float, sample: float) -> float:
-    bound = _COST_CLAMP * average
-    return average + _COST_WEIGHT * max(-bound, min(bound, sample - average))
+    def _notice_change(self, position: int) -> None:
+        """Another text, another rate: what came lately counts, what was before hardly."""
+        rate, recent = self._rates[position], self._recent[position]
+        deviation = sqrt((rate * (1 - rate) + 0.02) * _RECENT_WEIGHT / (2 - _RECENT_WEIGHT))
+        if self._worth[position] > _AFTER_CHANGE and abs(recent - rate) > _SURPRISE * deviation:
+            self._rates[position] = recent
+            self._worth[position] = _AFTER_CHANGE

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gemmad.wire import DraftMode, DraftStats, Sampling
+from gemmarunner.engine.request import DraftMode, DraftStats, Sampling
 
 Reason = Literal["stop", "length", "cancel"]
 

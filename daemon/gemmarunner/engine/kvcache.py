@@ -51,6 +51,19 @@ class KeysValues(NamedTuple):
     values: Tensor  # [1, kv_heads, positions, head_dim]
 
 
+class KVSnapshot(NamedTuple):
+    """A copy of what a cache holds at its committed positions."""
+
+    length: int
+    sliding_base: int
+    stores: dict[int, Tensor]  # by layer: [K and V heads, slots in use, head_dim]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(store.nbytes for store in self.stores.values())
+
+
 class KVCache:
     """Keys and values of one sequence.
 
@@ -131,12 +144,39 @@ class KVCache:
         keys, values = self._views[layer]
         return KeysValues(keys.narrow(2, slot, count), values.narrow(2, slot, count))
 
-    def committed(self, layer: int) -> KeysValues:
-        """Views of the committed positions that the row at `length - 1` of this layer sees."""
+    def store(self, layer: int) -> Tensor:
+        """All of a layer's own K heads, then V heads: [2 * kv_heads, slots, head_dim]."""
+        return self._stores[layer]
+
+    def seen(self, layer: int) -> tuple[int, int]:
+        """First slot and number of the positions that the row at `length - 1` of this layer sees.
+
+        All of them are committed.
+        """
         if not self._is_sliding[layer]:
-            return self.read(layer, 0, self.length)
+            return 0, self.length
         count = min(self.window, self.length)
-        return self.read(layer, self.length - count - self.sliding_base, count)
+        return self.length - count - self.sliding_base, count
+
+    def committed(self, layer: int) -> KeysValues:
+        """Views of what `seen` names."""
+        return self.read(layer, *self.seen(layer))
+
+    def snapshot(self) -> KVSnapshot:
+        """A copy of all committed positions that any layer still holds."""
+        stores = {
+            index: store[:, : self._used(index)].clone() for index, store in self._stores.items()
+        }
+        return KVSnapshot(self.length, self.sliding_base, stores)
+
+    def restore(self, snapshot: KVSnapshot) -> None:
+        """Holds afterwards what a cache of this shape held when it made `snapshot`."""
+        for index, store in snapshot.stores.items():
+            self._stores[index][:, : store.shape[1]] = store
+        self.length, self.sliding_base = snapshot.length, snapshot.sliding_base
+
+    def _used(self, layer: int) -> int:
+        return self.length - (self.sliding_base if self._is_sliding[layer] else 0)
 
 
 def _aligned(slots: int) -> int:

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gemmad.wire import Sampling
+from gemmarunner.engine.request import Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,125 @@
-"""What the engine asks of a target and a drafter; it knows nothing else of models."""
+"""What the engine asks of whoever runs a pair, and what its own runner asks of models."""
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gemmarunner.engine.kvcache import CacheShape, KVCache
+from gemmarunner.engine.sampling import Sampler
+
+Report = Callable[[int, int], None]  # steps done, steps in all
+
+
+class RoundPlan(NamedTuple):
+    """What one sequence wants of the next round."""
+
+    slot: int
+    tokens: list[int]  # the whole text; its last token is not in the cache; not to be changed
+    sampler: Sampler
+    depth: int  # 0 to max_depth drafts
+
+
+class RoundResult(NamedTuple):
+    """What a round brought."""
+
+    tokens: list[list[int]]  # a plan each: 1 to depth + 1 new tokens
+    seconds: float  # the round alone on its device, neither queueing nor what the caller does
+
+
+class Pending(Protocol):
+    """A round under way."""
+
+    def wait(self) -> RoundResult:
+        """Blocks until the round is done; called once.
+
+        The slots' caches then hold their new texts but the last token; rejected drafts are gone.
+
+        Raises:
+            RuntimeError: the device failed; nothing in the slots of the round can be trusted.
+        """
+
+
+class Snapshot(Protocol):
+    """A copy of one slot's keys and values; freed when nobody holds it."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
+class Backend(Protocol):
+    """A pair on its device, with `slots` places for sequences. One thread calls it.
+
+    Every slot also holds the hidden row that chose its text's last token: `first` and each round
+    set it, the next round drafts from it. What is called while a round is in flight may touch only
+    slots outside that round.
+    """
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def num_ctx(self) -> int: ...
+    @property
+    def max_depth(self) -> int: ...  # 0 without a drafter
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_rows(self) -> int: ...  # rows of the longest prefill chunk
+    @property
+    def kv_bytes(self) -> int: ...  # of all slots
+    @property
+    def device(self) -> torch.device: ...  # where samplers keep what they need
+    @property
+    def row_invariant(self) -> bool: ...  # a row's result is the same however many ran with it
+
+    def length(self, slot: int) -> int:
+        """Committed positions of a slot."""
+
+    def can_truncate(self, slot: int, length: int) -> bool:
+        """Whether `truncate` would leave every key that the next row has to see."""
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Drops the positions from `length` on; `length` 0 is always possible."""
+
+    def prefill(self, slot: int, tokens: Sequence[int]) -> None:
+        """Reads one chunk of a text, at most `max_rows` tokens, at `length(slot)` on.
+
+        Raises:
+            RuntimeError: the device failed, by lack of memory for one.
+        """
+
+    def first(self, slot: int, tokens: list[int], sampler: Sampler) -> int:
+        """The token chosen after the last prefilled row; `tokens` is the whole text so far."""
+
+    def launch(self, plans: Sequence[RoundPlan]) -> Pending:
+        """Begins one round of all `plans`, of as many slots; asynchronous where the device is.
+
+        Raises:
+            RuntimeError: the device failed; nothing in the slots of the round can be trusted.
+        """
+
+    def snapshot(self, slot: int) -> Snapshot:
+        """A copy of all that the slot's committed positions need.
+
+        Raises:
+            RuntimeError: no memory for it.
+        """
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """The slot then holds exactly what the snapshot's did, its hidden row aside."""
+
+    def warm(self, report: Report) -> None:
+        """Builds and captures all that requests will need; no request is open."""
+
+    def close(self) -> None:
+        """Frees the device's memory; nothing is called after it."""
 
 
 class TextShape(CacheShape, Protocol):
-    """What the engine must know of a model's shape."""
+    """What must be known of a model's shape."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -25,7 +135,7 @@ class Candidates(Protocol):
 
 
 class Target(Protocol):
-    """The model whose text it is."""
+    """The model whose text it is, as `EagerBackend` runs it."""
 
     @property
     def config(self) -> TextShape: ...
@@ -45,7 +155,7 @@ class Target(Protocol):
 
 
 class Drafter(Protocol):
-    """The small model that guesses what the target will say."""
+    """The small model that guesses what the target will say, as `EagerBackend` runs it."""
 
     def prepare(self, cache: KVCache) -> Any:
         """What the steps of one round need of the committed keys and values."""

@@ -28,12 +28,19 @@ class Round(NamedTuple):
 
 
 def run_round(
-    pair: Pair, cache: KVCache, sampler: Sampler, tokens: list[int], hidden: Tensor, depth: int
+    pair: Pair,
+    cache: KVCache,
+    sampler: Sampler,
+    tokens: list[int],
+    hidden: Tensor,
+    depth: int,
+    width: int = 0,
 ) -> Round:
     """Extends the text `tokens`, whose last token is not in `cache` yet, by 1 to depth + 1 tokens.
 
     `hidden` [1, hidden] is the row that chose the last token. Afterwards `cache` holds the whole
-    new text but its last token; rejected drafts are gone from it.
+    new text but its last token; rejected drafts are gone from it. The target runs `width` rows at
+    least: rows of junk follow the drafts, are seen by none of them, and are thrown away.
     """
     assert cache.length == len(tokens) - 1
     history = sampler.history(tokens)
@@ -52,10 +59,12 @@ def run_round(
             position=len(tokens),
         )
     rows = torch.cat((seed, *proposal.tokens))
-    hidden_rows = pair.target.forward(rows, cache)
+    junk = rows.new_zeros(max(0, width - len(rows)))
+    hidden_rows = pair.target.forward(torch.cat((rows, junk)), cache)
+    logits = pair.target.logits(hidden_rows)[: len(rows)]
     if history is not None:
         history = torch.cat((history, rows[1:]))
-    chosen = choose(sampler, pair.target.logits(hidden_rows), proposal, history, len(tokens))
+    chosen = choose(sampler, logits, proposal, history, len(tokens))
     found = torch.cat((rows[1:], chosen)).tolist()  # the round's one wait for the device
     new = agreed(found[: len(rows) - 1], found[len(rows) - 1 :])
     cache.truncate(len(tokens) - 1 + len(new))

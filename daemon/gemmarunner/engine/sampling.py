@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gemmad.wire import Sampling
 from gemmarunner.engine.noise import log_uniform, stream_key
 from gemmarunner.engine.penalties import Penalties
+from gemmarunner.engine.request import Sampling
 
 _GUESSED = 64  # a draft beyond the drafter's 64 likeliest would hardly ever stay
 
@@ -66,13 +66,19 @@ class Sampler:
         device: torch.device | None = None,
     ) -> None:
         self.vocab = vocab
+        self.sampling = sampling
+        self.suppress_ids = suppress_ids
         self.greedy = sampling.temperature <= 0 or sampling.top_k == 1
-        self._sampling = sampling
         self._penalties = Penalties.of(sampling)
+        self.bent = self._penalties.active  # by the text before a row, so it is no row's own matter
         self._device = device
         self._suppressed = torch.tensor(suppress_ids, dtype=torch.int64, device=device)
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         self._keys = {stream: stream_key(seed, stream) for stream in Stream}
+
+    def key(self, stream: Stream) -> int:
+        """The 64-bit key of one of the request's streams of noise."""
+        return self._keys[stream]
 
     def history(self, tokens: list[int]) -> Tensor | None:
         """What `choose` must know of the text before it; None when it does not matter."""
@@ -93,7 +99,7 @@ class Sampler:
 
     def kept(self, logits: Tensor, history: Tensor | None, ids: Tensor | None = None) -> Kept:
         """The processed distribution of every row; `ids` names the columns of a draft row."""
-        kept = cut(self.processed(logits, history, ids), self._sampling)
+        kept = cut(self.processed(logits, history, ids), self.sampling)
         if ids is None:
             return kept
         return Kept(ids[None] if kept.ids is None else ids[kept.ids], kept.weights)
@@ -116,15 +122,15 @@ class Sampler:
         A quick twin of `cut` and `draw`: it looks for no ties, sees `_GUESSED` columns at most,
         and needs no draw on the CPU where one token alone has the mass of top_p.
         """
-        row = scaled(self.processed(logits, history, ids), self._sampling.temperature)
-        top_k, top_p = self._sampling.top_k or _GUESSED, self._sampling.top_p
+        row = scaled(self.processed(logits, history, ids), self.sampling.temperature)
+        top_k, top_p = self.sampling.top_k or _GUESSED, self.sampling.top_p
         weights, columns = row.softmax(-1).topk(min(top_k, _GUESSED, row.shape[-1]))
         if row.device.type == "cpu" and weights[0, 0].item() >= top_p:
             return columns[0, :1] if ids is None else ids[columns[0, :1]]
         if top_p < 1:
             mass = weights.cumsum(-1)
             weights.masked_fill_(mass.sub(weights) >= mass[:, -1:].mul_(top_p), 0.0)
-        weights = _at_least(weights, self._sampling.min_p)
+        weights = _at_least(weights, self.sampling.min_p)
         kept = Kept(columns if ids is None else ids[columns], weights)
         return self.draw(kept, position, Stream.CHOICE)
 

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from gemmad.wire import DraftMode
 from gemmarunner.engine.controller import Regime
-from gemmarunner.engine.events import EngineRequest, Finished, Reason
+from gemmarunner.engine.events import Finished, Reason
+from gemmarunner.engine.request import DraftMode
 from gemmarunner.engine.sampling import Sampler
 from gemmarunner.engine.stats import DraftLedger
 
@@ -22,7 +20,6 @@ class Sequence:
     draft: DraftMode
     room: int  # tokens the text may still grow by
     started_ns: int
-    hidden: Tensor | None = None  # [1, hidden]; the row that chose the last token
     answered_ns: int | None = None  # when the first token was chosen
     eval_tokens: int = 0
     reason: Reason | None = None
@@ -31,7 +28,21 @@ class Sequence:
     @property
     def regime(self) -> Regime:
         """Whose acceptance figures its rounds belong to."""
+        if self.sampler.bent:
+            return Regime.CONSTRAINED
         return Regime.GREEDY if self.sampler.greedy else Regime.SAMPLED
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its next token comes of a round: its first is chosen, its last is not."""
+        return self.answered_ns is not None and self.reason is None
+
+    @property
+    def drafts(self) -> int | None:
+        """The depth it is to be drafted at; None: whatever pays."""
+        if self.draft == "auto":
+            return None
+        return 0 if self.draft == "off" else max(0, self.draft)
 
     def commit(self, chosen: list[int], eos_ids: frozenset[int]) -> list[int]:
         """Appends what the target chose, up to an end-of-sequence token, which ends the text.
@@ -62,10 +73,3 @@ class Sequence:
             eval_ns=now_ns - answered,
             draft=self.ledger.stats(),
         )
-
-
-def room_for(request: EngineRequest, num_ctx: int) -> int:
-    """How many tokens the answer may have: what was asked for, within the context."""
-    asked = request.sampling.num_predict if request.max_tokens is None else request.max_tokens
-    free = num_ctx - len(request.tokens)
-    return free if asked < 0 else min(asked, free)

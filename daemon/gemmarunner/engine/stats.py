@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gemmad.wire import DraftStats
+from gemmarunner.engine.request import DraftStats
 
 
 class DraftLedger:

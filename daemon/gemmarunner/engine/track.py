@@ -3,115 +3,112 @@
 Depth 0, plain decoding, is always a choice, so a useless drafter is parked. Numbered, `choose` is:
 
 1. no room to draft: 0
-2. depth 0 and then a shallow depth are measured first
-3. near the end of a request (less room than the maximum): the best that fits, nothing learned
-4. a probe under way goes on; it lasts two rounds, since the first at a new depth is not timed
-5. the best depth; the last choice stays while it is within a few percent of the best
-6. now and then, less and less often while nothing changes, a probe of another depth
+2. depth 0 is measured first
+3. a probe, when what probing may cost has been saved up for it; not near the end of a request
+4. the best depth; the last choice stays while it is within a few percent of the best
+
+A probe costs what it takes longer than the best depth would for the tokens it brings. All probes
+together may cost a small share of the time, and what a lucky one gains is saved for the next. So
+they are frequent where they cost little, rare where they cost much, and become frequent by
+themselves when a text turns predictable.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from gemmarunner.engine.estimates import AcceptanceTable, CostTable
 
-_FIRST = (0, 2)  # depths measured before anything is decided
-_REACH = 2  # how far beyond the deepest position seen a choice may go
-_STAY = 0.97  # the last choice stays while it has this share of the best rate
-_PROBE_ROUNDS = 2
-_PROBE_EVERY = 4  # rounds between probes at first; doubles up to
-_PROBE_SELDOM = 512
-_PROBE_UNSURE = 16  # and up to this while the next deeper position is not known well
-
-
-class _Probe(NamedTuple):
-    depth: int
-    rounds_left: int
-    all_accepted: bool
+_BASE_ROUNDS = 2  # of depth 0 before anything is drafted
+_FIRST_REACH = 4  # the deepest choice before any other depth was measured
+_STAY = 0.985  # the last choice stays while it has this share of the best rate
+_PROBING = 0.004  # share of the time that probes may cost
+_SAVED_AT_FIRST = 1.0  # rounds of depth 0
+_SAVED_AT_MOST = 3.0
+_NEVER = 50  # rounds that a depth never tried seems to have waited
+_LEAST_LOSS = 0.01  # share of a round; no probe is free, so that there is an order among them
 
 
 class DepthTrack:
-    """What was learned from the rounds of one kind of request, and the depth chosen for it."""
+    """What rounds of one kind and width took, and the depth chosen for them."""
 
     def __init__(self, max_depth: int, costs: CostTable, acceptance: AcceptanceTable) -> None:
         self.max_depth = max_depth
         self.costs = costs
         self.acceptance = acceptance
-        first_known = all(costs.knows(d) for d in _FIRST if d <= max_depth)
         self.selected = 0
-        self._probe: _Probe | None = None
-        self._probes = 0
-        self._interval = _PROBE_EVERY
-        self._rounds_to_probe = _PROBE_EVERY
-        if first_known:
+        self._known_before = costs.knows(0)
+        self._saved: float | None = None  # seconds that probes may cost
+        self._probe: int | None = None
+        self._rounds = 0
+        self._tried: dict[int, int] = {}  # depth -> round in which it last was
+        self._tokens: list[float] = []  # expected of a round, and its seconds, by depth
+        self._seconds: list[float] = []
+        if self._known_before:
             self.selected = self.best(max_depth)
 
     def choose(self, limit: int) -> int:
         """The depth of the next round, at most `limit`."""
-        first = next((d for d in _FIRST if d <= self.max_depth and not self.costs.knows(d)), None)
+        limit, self._probe = min(limit, self.max_depth), None
         if limit <= 0:  # 1
             return 0
-        if first is not None:  # 2
-            return first if first <= limit else 0
-        if limit < self.max_depth:  # 3
-            return self.best(limit)
-        if self._probe is None:  # 5
-            self._select()
-            self._rounds_to_probe -= 1
-            if self._rounds_to_probe <= 0:  # 6
-                self._start_probe()
-        return self.selected if self._probe is None else self._probe.depth  # 4
+        if not self._known_before and self.costs.samples(0) < _BASE_ROUNDS:  # 2
+            return 0
+        best = self.best(limit)
+        if limit < self.max_depth:
+            return best
+        self.selected = best
+        self._probe = self._affordable_probe()  # 3
+        return best if self._probe is None else self._probe  # 4
 
     def record(self, depth: int, outcomes: Sequence[bool], seconds: float) -> None:
-        """Learns from a round: which drafts were accepted, up to the first that was not."""
+        """Learns what a round took; `outcomes` are in the acceptance table already."""
         self.costs.record(depth, seconds)
-        self.acceptance.record(outcomes)
-        probe = self._probe
-        if probe is None or depth != probe.depth:
+        self._rounds += 1
+        self._tried[depth] = self._rounds
+        if not self._seconds:
             return
-        full = probe.all_accepted and all(outcomes)
-        self._probe = _Probe(depth, probe.rounds_left - 1, full)
-        if self._probe.rounds_left == 0:
-            self._end_probe(full)
+        base = self._seconds[0]
+        if self._saved is None:
+            self._saved = _SAVED_AT_FIRST * base
+        self._saved += _PROBING * min(seconds, 4 * base)
+        if self._probe is not None and depth == self._probe:
+            gained = (1 + sum(outcomes)) * self._seconds_per_token()
+            self._saved -= max(self._seconds[depth] - gained, -base)
+        self._saved = min(self._saved, _SAVED_AT_MOST * base)
 
     def rate(self, depth: int) -> float:
         """Expected tokens a second."""
-        return self.acceptance.committed(depth) / self.costs.estimate(depth)
+        return self.acceptance.committed(depth)[depth] / self.costs.estimate(depth)
 
     def best(self, limit: int) -> int:
         """The depth up to `limit` to stay at; never one thought slower than depth 0."""
-        reach = min(limit, self.max_depth, self.acceptance.seen + _REACH)
-        rates = [self.rate(depth) for depth in range(reach + 1)]
-        best = max(range(reach + 1), key=rates.__getitem__)
-        stays = self.selected <= reach and rates[self.selected] >= rates[0]
-        if stays and rates[self.selected] >= _STAY * rates[best]:
+        known = max(self.costs.seconds)
+        reach = min(limit, self.max_depth, max(_FIRST_REACH, 2 * known))
+        self._tokens = self.acceptance.committed(self.max_depth)
+        self._seconds = self.costs.estimates(self.max_depth)
+        rates = [t / s for t, s in zip(self._tokens[: reach + 1], self._seconds, strict=False)]
+        top = max(rates)
+        if self.selected <= reach and rates[self.selected] >= max(rates[0], _STAY * top):
             return self.selected
-        return best
+        return rates.index(top)
 
-    def _select(self) -> bool:
-        """Whether the choice changed."""
-        before, self.selected = self.selected, self.best(self.max_depth)
-        if before != self.selected:
-            self._wait(_PROBE_EVERY)
-        return before != self.selected
+    def _seconds_per_token(self) -> float:
+        return self._seconds[self.selected] / self._tokens[self.selected]
 
-    def _start_probe(self) -> None:
-        here = self.selected
-        around = (here + 1, here - 1, 0) if here else (1, 2)
-        depths = [d for d in dict.fromkeys(around) if 0 <= d <= self.max_depth and d != here]
-        self._probe = _Probe(depths[self._probes % len(depths)], _PROBE_ROUNDS, True)
-        self._probes += 1
+    def _affordable_probe(self) -> int | None:
+        """The depth most worth another look, if its price has been saved up.
 
-    def _end_probe(self, all_accepted: bool) -> None:
-        parked = self.selected == 0
-        self._probe = None
-        if self._select():
-            return
-        if parked and all_accepted:  # the text may have become predictable: look again soon
-            self._wait(_PROBE_EVERY)
-            return
-        sure = self.acceptance.trusted(min(self.selected + 1, self.max_depth))
-        self._wait(min(2 * self._interval, _PROBE_SELDOM if sure else _PROBE_UNSURE))
-
-    def _wait(self, rounds: int) -> None:
-        self._interval = self._rounds_to_probe = rounds
+        Worth grows with the rounds since it was last tried and falls with the price.
+        """
+        if self._saved is None:
+            return None
+        here, base, per_token = self.selected, self._seconds[0], self._seconds_per_token()
+        best, worth, price = None, 0.0, 0.0
+        for depth in {0, here - 2, here - 1, here + 1, here + 2}:
+            if not 0 <= depth <= self.max_depth or depth == here:
+                continue
+            loss = max(self._seconds[depth] - self._tokens[depth] * per_token, _LEAST_LOSS * base)
+            waited = self._rounds - self._tried.get(depth, -_NEVER)
+            if waited / loss > worth:
+                best, worth, price = depth, waited / loss, loss
+        affordable = best is not None and min(price, _SAVED_AT_MOST * base) <= self._saved
+        return best if affordable else None

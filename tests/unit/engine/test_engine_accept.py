@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemmad.wire import Sampling
 from gemmarunner.engine.accept import agreed, choose_by_ratio
 from gemmarunner.engine.propose import Proposal
+from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Kept, Sampler, Stream
 from tests.fakes.engine_runs import p_value
 

@@ -1,6 +1,7 @@
 """The controller finds the depth that pays, parks a useless drafter, and comes back."""
 
 import random
+from statistics import median
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,14 @@ from hypothesis import strategies as st
 
 from gemmarunner.engine.controller import DepthController, Regime
 from gemmarunner.engine.estimates import AcceptanceTable, CostTable
+from tests.bench.controller import DEVICES, TEXTS, Device, Text, share
 
 GREEDY = Regime.GREEDY
+
+
+def chosen(controller: DepthController, limit: int, regime: Regime = GREEDY, width: int = 1) -> int:
+    """The depth of the next round."""
+    return controller.choose(width, {regime: limit})[regime]
 
 
 class World:
@@ -25,12 +32,12 @@ class World:
         return [self.round(controller, limit) for _ in range(rounds)]
 
     def round(self, controller: DepthController, limit: int) -> int:
-        depth = controller.choose(GREEDY, limit)
+        depth = chosen(controller, limit)
         outcomes: list[bool] = []
         while len(outcomes) < depth and all(outcomes):
             outcomes.append(self.chance.random() < self.rate)
         seconds = (self.base + depth * self.step) * self.chance.uniform(0.95, 1.05)
-        controller.record(GREEDY, depth, outcomes, seconds)
+        controller.record(1, depth, [(GREEDY, outcomes)], seconds)
         self.tokens += 1 + sum(outcomes)
         self.seconds += seconds
         return depth
@@ -42,8 +49,8 @@ def test_useless_drafter_is_parked():
     depths = world.run(controller, 2000)
 
     assert controller.selected(GREEDY) == 0
-    assert depths[1000:].count(0) > 980
-    assert world.tokens / world.seconds > 0.97 / world.base
+    assert depths[1000:].count(0) > 960
+    assert world.tokens / world.seconds > 0.985 / world.base
 
 
 def test_perfect_drafter_is_used_to_the_full():
@@ -51,7 +58,7 @@ def test_perfect_drafter_is_used_to_the_full():
     controller, world = DepthController(8), World(rate=1.0)
     depths = world.run(controller, 60)
 
-    assert controller.selected(GREEDY) == 8
+    assert controller.selected(GREEDY) >= 7
     assert depths[:2] == [0, 0]
 
 
@@ -101,13 +108,14 @@ def test_drafting_that_costs_more_than_it_brings_is_parked():
     assert controller.selected(GREEDY) == 0
 
 
-def test_probes_become_rare_while_nothing_changes():
-    """Of the last 1,000 rounds of a parked drafter at most a dozen draft."""
-    controller, world = DepthController(8), World(rate=0.0)
-    depths = world.run(controller, 4000)
+@pytest.mark.parametrize("step", [1e-4, 1e-3, 1e-2])
+def test_probes_of_a_parked_drafter_cost_a_small_share(step: float):
+    """However dear a draft is, they take 1% of the time at most, and they never cease."""
+    controller, world = DepthController(8), World(rate=0.0, step=step)
+    depths = world.run(controller, 8000)[-4000:]
 
-    assert sum(depth > 0 for depth in depths[-1000:]) <= 12
-    assert any(depth > 0 for depth in depths[-1100:])
+    assert sum(depth * step for depth in depths) <= 0.01 * len(depths) * world.base
+    assert any(depths)
 
 
 def test_regimes_do_not_share_what_they_learn():
@@ -116,7 +124,7 @@ def test_regimes_do_not_share_what_they_learn():
     World(rate=0.0).run(controller, 100)
 
     assert not controller.trusted(Regime.SAMPLED, 1)
-    assert controller.choose(Regime.SAMPLED, 4) == 0
+    assert chosen(controller, 4, Regime.SAMPLED) == 0
     with pytest.raises(ValueError, match="no round"):
         controller.rate(Regime.SAMPLED, 0)
 
@@ -127,49 +135,67 @@ def test_depth_never_exceeds_the_limit(limit: int):
     controller, world = DepthController(8), World(rate=1.0)
     world.run(controller, 100)
 
-    assert controller.choose(GREEDY, limit) == limit
+    assert chosen(controller, limit) == limit
 
 
 def test_host_stall_moves_a_cost_by_little():
-    """One round that took a hundred times as long moves the average by 7.5% at most."""
+    """One round that took a hundred times as long moves the average by 2.5% at most."""
     costs = CostTable()
     for seconds in [1.0] * 10 + [100.0]:
         costs.record(2, seconds)
 
-    assert costs.estimate(2) == pytest.approx(1.075)
+    assert costs.estimate(2) < 1.025
 
 
-def test_round_after_a_change_of_depth_is_not_timed():
-    """A new shape costs extra once; that says nothing of the depth."""
+def test_first_rounds_of_a_depth_take_their_median():
+    """A start-up hiccup among the first samples leaves no trace."""
     costs = CostTable()
-    for depth, seconds in [(0, 9.0), (0, 1.0), (2, 9.0), (2, 2.0), (0, 9.0)]:
-        costs.record(depth, seconds)
+    for seconds in (9.0, 1.0, 1.2):
+        costs.record(2, seconds)
 
-    assert costs.seconds == {0: 1.0, 2: 2.0}
+    assert costs.estimate(2) == 1.2
 
 
 def test_costs_between_and_beyond_measured_depths_lie_on_a_line():
     """Between neighbours, beyond the deepest with the slope of all, never cheaper when deeper."""
     costs = CostTable({0: 2.0, 2: 3.0, 4: 6.0})
-    falling = CostTable({0: 2.0, 2: 1.0})
 
-    assert [costs.estimate(depth) for depth in (1, 3, 6)] == [2.5, 4.5, 8.0]
-    assert falling.estimate(5) == 1.0
-    assert CostTable({3: 2.0}).estimate(0) == 2.0
+    assert costs.estimates(6) == [2.0, 2.5, 3.0, 4.5, 6.0, 7.0, 8.0]
+    assert CostTable({0: 2.0, 2: 1.0}).estimates(5) == [1.5] * 6
+    assert CostTable({3: 2.0}).estimates(1) == pytest.approx([1.52, 1.68])
 
 
-def test_rates_start_from_the_prior_and_stand_alone_once_trusted():
-    """Two samples' worth of optimism, then ten samples of the truth."""
+def test_what_makes_all_rounds_dearer_moves_depths_that_are_not_tried():
+    """A context that grows must not make the depths not in use look better and better."""
+    costs = CostTable()
+    for depth, seconds in [(0, 1.0)] * 20 + [(4, 2.0)] * 50 + [(4, 4.0)] * 300:
+        costs.record(depth, seconds)
+
+    assert costs.estimate(4) == pytest.approx(4.0, rel=0.05)
+    assert costs.estimate(0) == pytest.approx(2.0, rel=0.15)
+
+
+def test_rates_start_from_the_prior_and_stand_alone_once_known():
+    """Two samples' worth of optimism at first, none after twenty samples."""
     acceptance = AcceptanceTable()
-    assert acceptance.committed(1) == pytest.approx(1.9)
-    acceptance.record([False])
-    assert acceptance.committed(1) == pytest.approx(1 + 0.9 * 2 / 3)
-    for _ in range(9):
+    assert acceptance.committed(1) == pytest.approx([1.0, 1.75])
+    for _ in range(20):
         acceptance.record([False])
 
     assert acceptance.trusted(1)
     assert not acceptance.trusted(2)
-    assert acceptance.committed(3) == 1.0
+    assert acceptance.committed(3) == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+def test_rate_follows_a_change_of_text_within_few_rounds():
+    """Sixty rejected drafts do not outweigh ten accepted ones."""
+    acceptance = AcceptanceTable()
+    for _ in range(60):
+        acceptance.record([False])
+    for _ in range(10):
+        acceptance.record([True])
+
+    assert acceptance.committed(1)[1] > 1.6
 
 
 @settings(max_examples=100, deadline=None)
@@ -187,11 +213,11 @@ def test_chosen_depth_is_never_thought_slower_than_depth_0(
     controller, world = DepthController(max_depth), World(rate, step=step, seed=seed)
     for depth in world.run(controller, rounds):
         assert 0 <= depth <= max_depth
-    controller.choose(GREEDY, max_depth)
-    chosen = controller.selected(GREEDY)
+    chosen(controller, max_depth)
+    selected = controller.selected(GREEDY)
 
-    if rounds > 10 and controller.trusted(GREEDY, chosen):
-        assert controller.rate(GREEDY, chosen) >= controller.rate(GREEDY, 0)
+    if rounds > 10:
+        assert controller.rate(GREEDY, selected) >= controller.rate(GREEDY, 0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -204,7 +230,7 @@ def test_state_comes_back_as_it_was(rate: float, rounds: int, max_depth: int):
 
     assert second.state() == first.state()
     if rounds > 10 and max_depth:
-        assert second.choose(GREEDY, max_depth) == second.selected(GREEDY)
+        assert chosen(second, max_depth) == second.selected(GREEDY)
 
 
 def test_restored_costs_yield_to_the_first_new_sample():
@@ -214,7 +240,7 @@ def test_restored_costs_yield_to_the_first_new_sample():
     restored = DepthController(4)
     restored.restore(controller.state())
     for _ in range(2):
-        restored.record(GREEDY, 0, [], 1.0)
+        restored.record(1, 0, [(GREEDY, [])], 1.0)
 
     assert restored.rate(GREEDY, 0) == 1.0
 
@@ -223,7 +249,9 @@ def test_restored_costs_yield_to_the_first_new_sample():
     "state",
     [
         {},
-        {"version": 2, "regimes": {}},
+        {"version": 3, "regimes": {}},
+        {"version": 2, "regimes": {"greedy": {"seconds": {"0": 1.0}, "acceptance": []}}},
+        {"version": 2, "regimes": {"greedy": {"seconds": {"x": {}}, "acceptance": []}}},
         {"version": 1, "regimes": []},
         {"version": 1, "regimes": {"greedy": {}}},
         {"version": 1, "regimes": {"greedy": {"seconds": {"-1": 1.0}, "acceptance": []}}},
@@ -242,3 +270,39 @@ def test_malformed_state_is_refused_and_changes_nothing(state: dict[str, object]
         controller.restore(state)
 
     assert controller.state() == before
+
+
+def test_state_of_version_1_is_read():
+    """Its figures are those of one sequence a round."""
+    old = {"seconds": {"0": 0.002, "4": 0.004}, "acceptance": [[0.8, 100], [0.7, 80]]}
+    controller = DepthController(4)
+    controller.restore({"version": 1, "regimes": {"greedy": old}})
+
+    assert controller.rate(GREEDY, 0) == pytest.approx(500)
+    assert controller.trusted(GREEDY, 2)
+    assert controller.state()["version"] == 2
+
+
+def test_widths_are_learned_apart_and_start_from_the_nearest():
+    """What drafting costs beside seven others says nothing of drafting alone."""
+    controller = DepthController(8)
+    World(rate=0.8).run(controller, 300)
+    alone = controller.selected(GREEDY)
+    assert abs(chosen(controller, 8, width=8) - alone) <= 1
+    for _ in range(300):
+        depth = chosen(controller, 8, width=8)
+        accepted = [True] * (depth // 2) + [False] * (depth > 0)
+        controller.record(8, depth, [(GREEDY, accepted)] * 8, 2.5e-3 * (1 + 2 * depth))
+
+    assert alone >= 2
+    assert controller.selected(GREEDY, 8) == 0
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda d: d.name)
+@pytest.mark.parametrize("text", TEXTS, ids=lambda t: t.name)
+def test_auto_is_nearly_as_fast_as_the_best_fixed_depth(device: Device, text: Text):
+    """Over simulated devices and texts; the bench prints the shares, these are loose bounds."""
+    runs = [share(device, text, seed, 1000) for seed in range(3)]
+
+    assert median(run.of_best for run in runs) > 0.9
+    assert median(run.of_plain for run in runs) > 0.97

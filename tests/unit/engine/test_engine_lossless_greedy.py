@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from gemmad.wire import Sampling
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.ports import Drafter, Target
-from tests.fakes.engine_runs import GREEDY, NO_EOS, ask, tiny_pair
+from gemmarunner.engine.request import Sampling
+from tests.fakes.engine_runs import GREEDY, NO_EOS, ask, eager_engine, tiny_pair
 from tests.fakes.table_models import ScriptDrafter, TableDrafter, TableTarget, random_table
 from tests.fakes.tiny_models import VOCAB
 
@@ -17,7 +17,7 @@ PENALISED = Sampling(temperature=0, repeat_penalty=1.3, presence_penalty=0.4, re
 
 def engine(target: Target, drafter: Drafter | None) -> Engine:
     """Chunks and context so small that prompts are read in pieces and sliding rings move."""
-    return Engine(target, drafter, num_ctx=160, eos_ids=NO_EOS, max_rows=12)
+    return eager_engine(target, drafter, num_ctx=160, eos_ids=NO_EOS, max_rows=12)
 
 
 def random_prompts(count: int, vocab: int, longest: int) -> list[list[int]]:

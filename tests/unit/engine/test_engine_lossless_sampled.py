@@ -14,14 +14,14 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gemmad.wire import Sampling
 from gemmarunner.engine import round as round_module
 from gemmarunner.engine.accept import choose_by_ratio
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.engine.propose import DraftKind, Proposal
+from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Kept, Sampler
-from tests.fakes.engine_runs import NO_EOS, ask, chance_of_texts, p_value, tiny_pair
+from tests.fakes.engine_runs import NO_EOS, ask, chance_of_texts, eager_engine, p_value, tiny_pair
 from tests.fakes.table_models import TableDrafter, TableTarget, random_table
 
 VOCAB = 5
@@ -71,7 +71,7 @@ def table_chances(sampling: Sampling) -> Tensor:
 def count_texts(engine: Engine, sampling: Sampling, draws: int, vocab: int) -> Tensor:
     """How often each text of three tokens came; the second and third are drafted at depth 2."""
     counts = torch.zeros((vocab,) * 3)
-    fields = {name: getattr(sampling, name) for name in sampling.__struct_fields__}
+    fields = {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
     for seed in range(draws):
         one = Sampling(**{**fields, "seed": seed})
         counts[tuple(ask(engine, PROMPT, one, 2, 4).tokens[:3])] += 1
@@ -79,12 +79,12 @@ def count_texts(engine: Engine, sampling: Sampling, draws: int, vocab: int) -> T
 
 
 def table_engine(drafter: str, kind: DraftKind) -> Engine:
-    return Engine(
+    return eager_engine(
         TableTarget(TABLE),
         TableDrafter(DRAFTERS[drafter]),
         num_ctx=16,
         eos_ids=NO_EOS,
-        draft_kind=kind,
+        kind=kind,
     )
 
 
@@ -161,13 +161,13 @@ def test_a_wrong_rule_is_found_out(rule: Callable[..., Tensor], monkeypatch: pyt
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_a_seed_gives_the_text_of_plain_decoding(kind: DraftKind, drafter: str, sampling: str):
     """Token for token, at every depth: what was drafted leaves no trace in the text."""
-    fields = {name: getattr(SAMPLINGS[sampling], name) for name in Sampling.__struct_fields__}
-    engine = Engine(
+    fields = {name: getattr(SAMPLINGS[sampling], name) for name in Sampling.__dataclass_fields__}
+    engine = eager_engine(
         TableTarget(TABLE),
         TableDrafter(DRAFTERS[drafter]),
         num_ctx=99,
         eos_ids=NO_EOS,
-        draft_kind=kind,
+        kind=kind,
     )
     for seed in range(3):
         options = Sampling(**{**fields, "seed": seed})
@@ -180,7 +180,7 @@ def test_a_seed_gives_the_text_of_plain_decoding(kind: DraftKind, drafter: str, 
 def test_a_seeded_text_of_a_tiny_pair_is_that_of_plain_decoding(tmp_path):
     """A real decoder, Gemma's default sampling, past the window."""
     target, drafter = tiny_pair("e2b", tmp_path, torch.float32)
-    engine = Engine(target, drafter, num_ctx=128, eos_ids=NO_EOS, max_rows=16)
+    engine = eager_engine(target, drafter, num_ctx=128, eos_ids=NO_EOS, max_rows=16)
     for seed, depth in enumerate((2, 7)):
         options = Sampling(seed=seed)
         expected = ask(engine, [5, 6, seed], options, "off", 32).tokens
@@ -196,7 +196,7 @@ def test_4000_texts_of_a_tiny_pair_have_the_targets_distribution(kind: DraftKind
     target, drafter = tiny_pair("e2b", tmp_path, torch.float32)
     shut = tuple(range(7, 128))
     options = Sampling(temperature=3.0, top_k=6, top_p=0.98)
-    engine = Engine(target, drafter, num_ctx=32, eos_ids=NO_EOS, suppress_ids=shut, draft_kind=kind)
+    engine = eager_engine(target, drafter, num_ctx=32, suppress_ids=shut, kind=kind)
 
     def distribution(text: list[int]) -> Tensor:
         cache = KVCache(target.config, 32, 32, "cpu", torch.float32)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from gemmad.api.errors import BadRequest, PromptTooLong
-from gemmad.wire import Sampling
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest, Failed, Finished, Tokens
 from gemmarunner.engine.propose import DraftKind
-from tests.fakes.engine_runs import GREEDY, NO_EOS, answer_of, ask, run_all
+from gemmarunner.engine.request import Sampling
+from tests.fakes.engine_runs import GREEDY, NO_EOS, answer_of, ask, eager_engine, run_all
 from tests.fakes.table_models import ScriptDrafter, TableDrafter, TableTarget, random_table
 
 VOCAB = 12
@@ -20,7 +20,7 @@ TABLE = random_table(VOCAB)
 def engine(num_ctx: int = 64, drafter: object = None, **options: object) -> Engine:
     drafter = drafter or TableDrafter(TABLE + random_table(VOCAB, seed=3))
     options.setdefault("eos_ids", NO_EOS)
-    return Engine(TableTarget(TABLE), drafter, num_ctx=num_ctx, **options)
+    return eager_engine(TableTarget(TABLE), drafter, num_ctx=num_ctx, **options)
 
 
 def request(id: int, prompt: list[int], tokens: int | None = 10, **fields: object) -> EngineRequest:
@@ -41,8 +41,8 @@ def test_sequences_in_two_slots_give_the_texts_they_give_alone():
     events = run_all(shared)
 
     assert [answer_of(events, r.id).tokens for r in requests] == alone
-    order = [event.id for event in events[:8]]
-    assert order[:4] in ([1, 2, 1, 2], [2, 1, 2, 1])
+    order = [event.id for event in events[:9]]
+    assert order == [1, 1, 2, 1, 2, 1, 2, 1, 2]  # the second prompt is read beside a round
 
 
 def test_requests_are_served_first_come_first_served():
@@ -74,7 +74,7 @@ def test_cancel_ends_a_running_request_before_its_next_round():
 def test_cancel_during_prefill_stops_it_within_one_chunk():
     """A prompt of ten chunks is read to the third."""
     target = TableTarget(TABLE)
-    one = Engine(target, None, num_ctx=64, eos_ids=NO_EOS, max_rows=4)
+    one = eager_engine(target, None, num_ctx=64, eos_ids=NO_EOS, max_rows=4)
     one.add(request(1, [1] * 40))
     for _ in range(3):
         one.step()
@@ -205,7 +205,7 @@ def test_failure_of_one_request_leaves_the_other_alone():
     """The model cannot read one prompt; the other's text is what it is alone."""
     target = TableTarget(TABLE)
     target.fail_on = 11
-    two = Engine(target, None, num_ctx=64, slots=2, eos_ids=frozenset({11}))
+    two = eager_engine(target, None, num_ctx=64, slots=2, eos_ids=frozenset({11}))
     expected = ask(engine(eos_ids=frozenset({11})), [1, 2], max_tokens=10).tokens
     two.add(request(1, [1, 2]))
     two.add(request(2, [3, 11]))
@@ -221,7 +221,7 @@ def test_failure_of_one_request_leaves_the_other_alone():
 def test_next_turn_reads_only_what_is_new():
     """The prompt goes on where the last text ended; the answer is that of a fresh engine."""
     target = TableTarget(TABLE, window=8)
-    warm = Engine(target, None, num_ctx=64, eos_ids=NO_EOS)
+    warm = eager_engine(target, None, num_ctx=64, eos_ids=NO_EOS)
     first = ask(warm, [1, 2, 3, 4], max_tokens=6).tokens
     prompt = [1, 2, 3, 4, *first, 7, 8]
     target.rows_run.clear()
@@ -234,7 +234,7 @@ def test_next_turn_reads_only_what_is_new():
 def test_prefix_the_sliding_layers_have_left_is_read_again():
     """The window has moved on by 300 tokens; the common start is of no use."""
     target = TableTarget(TABLE, window=4)
-    warm = Engine(target, None, num_ctx=512, eos_ids=NO_EOS, max_rows=10)
+    warm = eager_engine(target, None, num_ctx=512, eos_ids=NO_EOS, max_rows=10)
     ask(warm, [1, 2, 3], max_tokens=300)
     target.rows_run.clear()
     answer = ask(warm, [1, 2, 3, 9], max_tokens=6).tokens
@@ -246,7 +246,7 @@ def test_prefix_the_sliding_layers_have_left_is_read_again():
 def test_request_takes_the_slot_that_holds_its_beginning():
     """Two conversations in turn each find their own cache."""
     target = TableTarget(TABLE, window=16)
-    two = Engine(target, None, num_ctx=64, slots=2, eos_ids=NO_EOS)
+    two = eager_engine(target, None, num_ctx=64, slots=2, eos_ids=NO_EOS)
     for id, start in ((1, [1, 1, 1, 1]), (2, [2, 2, 2, 2])):
         two.add(request(id, start, 3))
     run_all(two)
@@ -268,10 +268,10 @@ def test_what_was_learned_passes_to_the_next_engine():
 
 
 def test_kv_bytes_are_those_of_all_slots():
-    """A table has no layers and so no bytes; a drafter is not needed."""
-    alone = Engine(TableTarget(TABLE), None, num_ctx=8, eos_ids=NO_EOS)
+    """Two layers of 64 float32 keys and values each; a drafter is not needed."""
+    alone = eager_engine(TableTarget(TABLE), None, num_ctx=8, slots=3)
 
-    assert alone.kv_bytes == 0
+    assert alone.kv_bytes == 3 * 2 * 2 * 64 * 4
     assert len(ask(alone, [1], draft=5, max_tokens=3).tokens) == 3
 
 
@@ -279,7 +279,7 @@ def test_kv_bytes_are_those_of_all_slots():
 def test_drafter_that_can_name_few_tokens_is_as_good(kind: DraftKind):
     """A centroid head scores some ids in an order of its own."""
     few = TableDrafter(TABLE, ids=[9, 3, 4, 1, 7])
-    answer = ask(engine(drafter=few, draft_kind=kind), [1, 2], draft=4, max_tokens=20)
+    answer = ask(engine(drafter=few, kind=kind), [1, 2], draft=4, max_tokens=20)
 
     assert answer.tokens == ask(engine(), [1, 2], draft="off", max_tokens=20).tokens
     assert torch.tensor(answer.finished.draft.per_position).max() > 0

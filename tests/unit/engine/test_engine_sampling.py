@@ -13,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gemmad.wire import Sampling
+from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler, Stream, cut
 from tests.fakes.engine_runs import p_value
 
@@ -175,4 +175,4 @@ def test_the_same_seed_chooses_the_same_and_another_seed_otherwise():
 
 
 def _fields(sampling: Sampling) -> dict[str, object]:
-    return {name: getattr(sampling, name) for name in sampling.__struct_fields__}
+    return {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
