@@ -20,6 +20,7 @@ PARAMETERS: dict[str, Callable[[str], object]] = {
     "num_ctx": int,
     "num_predict": int,
     "stop": str,
+    "quantize": str,
 }
 
 

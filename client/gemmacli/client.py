@@ -53,9 +53,10 @@ class DaemonClient:
         """A whole answer to one prompt, as its final record."""
         return self._ask("POST", "/api/generate", {**request, "stream": False}, timeout_s=None)
 
-    def pull(self, model: str) -> Iterator[Json]:
-        """Progress records until the model is in the store."""
-        return self._stream("/api/pull", {"model": model}, _pulled)
+    def pull(self, model: str, quantize: str | None = None) -> Iterator[Json]:
+        """Progress records until the model is in the store, to be loaded as `quantize` says."""
+        wish = {} if quantize is None else {"quantize": quantize}
+        return self._stream("/api/pull", {"model": model, **wish}, _pulled)
 
     def generate(self, request: Json) -> Iterator[Json]:
         """Records of an answer to one prompt; closing the iterator stops the work."""

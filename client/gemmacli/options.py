@@ -52,3 +52,8 @@ def draft_option(default: str | None = None) -> Callable[[Decorated], Decorated]
     return click.option(
         "--draft", metavar="auto|off|N", default=default, callback=convert, help="Draft depth."
     )
+
+
+def quantize_option(about: str) -> Callable[[Decorated], Decorated]:
+    """Adds `--quantize`, which takes `none`, `int8` or `int4`."""
+    return click.option("--quantize", type=click.Choice(("none", "int8", "int4")), help=about)

@@ -23,6 +23,7 @@ from gemmad.residency.loop import Limits, Residency
 from gemmad.residency.ports import Runner
 from gemmad.residency.resident import Wanted
 from gemmad.runners.process import Command, runner_command
+from gemmad.runners.spare import ALWAYS, SpareLimits, SpareRunner
 from gemmad.runners.supervisor import Runner as ChildRunner
 from gemmad.runners.supervisor import RunnerSpec
 from gemmad.server.listeners import CannotListen, InstanceLock, unix_socket
@@ -30,7 +31,7 @@ from gemmad.server.serve import serve
 from gemmad.server.services import Services
 from gemmad.sources.builtin import NAME, BuiltinSource
 from gemmad.store.store import Store
-from gemmad.wire import DraftMode, Load, Progress
+from gemmad.wire import DraftMode, Load, Progress, Quantize
 
 EX_UNAVAILABLE = 69  # sysexits.h: another daemon is there
 EX_CONFIG = 78  # sysexits.h: service managers are told not to restart on it
@@ -79,11 +80,13 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
     """The rooms, connected. Called inside the running event loop."""
     depths = DepthStates(config.locations.state / "depths.json")
     limits = Limits(config.max_loaded, config.max_queue, config.num_parallel, config.keep_alive)
+    spare = _spare(config, parts.runner)
     residency = Residency(
-        functools.partial(_start_runner, config, parts.runner),
+        functools.partial(_start_runner, config, parts.runner, spare),
         functools.partial(_load_frame, config, store, depths),
         depths,
         limits,
+        spare=spare,
     )
     return Services(
         store=store,
@@ -93,7 +96,16 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         version=VERSION,
         num_ctx=config.num_ctx,
         draft=cast(DraftMode, config.draft),  # config allows no other text
+        quantize=None if config.quantize == "none" else cast(Quantize, config.quantize),
+        deterministic=config.deterministic,
     )
+
+
+def _spare(config: Config, command: Command) -> SpareRunner | None:
+    if config.spare == "0":
+        return None
+    limits = ALWAYS if config.spare == "1" else SpareLimits()
+    return SpareRunner(command, config.locations.logs / "runner-spare.log", limits)
 
 
 def _load_frame(config: Config, store: Store, depths: DepthStates, wanted: Wanted) -> Load:
@@ -105,12 +117,15 @@ def _load_frame(config: Config, store: Store, depths: DepthStates, wanted: Wante
         dtype=config.dtype,
         threads=config.threads,
         depth_state=depths.known(wanted.manifest),
+        quantize=wanted.quantize,
+        deterministic=wanted.deterministic,
     )
 
 
 async def _start_runner(
     config: Config,
     command: Command,
+    spare: SpareRunner | None,
     load: Load,
     *,
     name: str,
@@ -123,6 +138,7 @@ async def _start_runner(
         on_progress=on_progress,
         deadline_s=config.load_timeout,
         command=command,
+        spare=await spare.take() if spare else None,
     )
 
 

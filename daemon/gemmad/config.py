@@ -60,6 +60,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
     return read
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("0 or 1")
+    return text == "1"
+
+
 def _duration(text: str) -> float:
     try:
         return parse_duration(text)
@@ -136,6 +142,21 @@ class Config:
         str, Setting(_choice("auto", "float32", "bfloat16"), "auto", "how weights are kept")
     ]
     threads: Annotated[int, Setting(_whole(0, 1024), "0", "CPU threads of a runner, 0 = all cores")]
+    quantize: Annotated[
+        str,
+        Setting(_choice("none", "int8", "int4"), "none", "pack weights that are stored wider"),
+    ]
+    deterministic: Annotated[
+        bool, Setting(_switch, "0", "answers never depend on what runs beside them, bit for bit")
+    ]
+    spare: Annotated[
+        str,
+        Setting(
+            _choice("auto", "0", "1"),
+            "auto",
+            "keep a prepared process for the next model: auto = while 4 GiB of memory are free",
+        ),
+    ]
     log_level: Annotated[
         str, Setting(_choice("debug", "info", "warning", "error"), "info", "log detail")
     ]

@@ -3,12 +3,12 @@
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import BinaryIO, ParamSpec, TypeVar
 
 import msgspec
 
-from gemmad.api.errors import GemmaError, ModelNotFound, PullFailed, WillNotFit
+from gemmad.api.errors import Busy, GemmaError, ModelNotFound, PullFailed, WillNotFit
 from gemmad.core import ModelName, digest_hex
 from gemmad.sources.source import Kind, Plan, Source, SourceFile
 from gemmad.store.store import Store, now_text
@@ -35,7 +35,8 @@ class PullStatus(msgspec.Struct, frozen=True, omit_defaults=True):
 class PullJob:
     """What one pull has said so far. The job's task writes, any number of followers read."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        self.parameters = parameters
         self._log: list[PullStatus] = []
         self._done = False
         self._error: GemmaError | None = None
@@ -91,20 +92,27 @@ class Pulls:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = asyncio.Lock()  # between jobs: two names may share a blob, one writer each
 
-    def pull(self, name: ModelName) -> AsyncGenerator[PullStatus, None]:
+    def pull(
+        self, name: ModelName, parameters: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[PullStatus, None]:
         """The progress of the pull of `name`, started now or joined; at its end the name exists.
+
+        `parameters` are kept with the model, over those of its source.
 
         Raises:
             ModelNotFound: no source has such a name.
+            Busy: it is being pulled with other parameters.
             GemmaError: while iterating, when the pull failed.
         """
         source = self._source(name)
         job = self._jobs.get(name.key)
         if job is None:
-            job = self._jobs[name.key] = PullJob()
+            job = self._jobs[name.key] = PullJob(parameters or {})
             task = asyncio.create_task(self._run(name, source, job), name=f"pull {name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif job.parameters != (parameters or {}):
+            raise Busy(f"model '{name.short}' is being pulled with other parameters.")
         return job.follow()
 
     async def close(self) -> None:
@@ -141,7 +149,7 @@ class Pulls:
                 for file in plan.files:
                     await self._fetch(source, plan, file, job)
                 job.say(PullStatus("verifying sha256 digest"))
-                manifest = plan.manifest(name, now_text())
+                manifest = plan.manifest(name, now_text(), job.parameters)
                 job.say(PullStatus("writing manifest"))
                 await asyncio.to_thread(self._store.commit, manifest)
         job.say(PullStatus("success"))

@@ -4,9 +4,12 @@
     | length  u32 be | {"type": "generate", "id": 7, ...}     |   length counts the JSON bytes only
     +----------------+---------------------------------------+
 
-Daemon -> runner: load, generate, cancel, ping, shutdown.
-Runner -> daemon: hello, progress, loaded, load_failed, delta, done, refused, pong.
+Daemon -> runner: prepare, load, generate, cancel, reclaim, ping, shutdown.
+Runner -> daemon: hello, prepared, progress, loaded, load_failed, delta, done, refused, reclaimed,
+pong.
 A `generate` is answered by any number of `delta` and then exactly one `done` or `refused`.
+A `prepare` may come once, before the `load`; its answer comes before the load's own frames, or not
+at all when the preparation failed: the load then says why.
 Unknown fields are ignored, an unknown type or a frame over MAX_FRAME_BYTES is a WireError.
 """
 
@@ -20,6 +23,7 @@ _LENGTH = struct.Struct(">I")
 PROTOCOL = 1
 
 DraftMode = Literal["auto", "off"] | int
+Quantize = Literal["int8", "int4"]
 
 
 class WireError(Exception):
@@ -71,8 +75,12 @@ class PairFiles(msgspec.Struct, frozen=True, kw_only=True):
 # --- daemon -> runner ---
 
 
+class Prepare(msgspec.Struct, frozen=True, tag="prepare", tag_field="type"):
+    """Import all that a load needs, but load nothing; answered by prepared."""
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="type"):
-    """Load a pair; sent once, first. Answered by progress*, then loaded or load_failed."""
+    """Load a pair; sent once, before all requests. Answered by progress*, loaded or load_failed."""
 
     files: PairFiles
     num_ctx: int = 4096
@@ -82,6 +90,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="typ
     threads: int = 0  # 0 = physical cores
     max_depth: int = 8
     depth_state: dict[str, object] | None = None  # what the depth controller learned before
+    quantize: Quantize | None = None  # the target's big matrices, when the files hold them wider
+    deterministic: bool = False  # no answer depends on what runs beside it, bit for bit
+    prefix_bytes: int | None = None  # budget of kept prompts; None: the engine's own choice
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate", tag_field="type"):
@@ -103,6 +114,12 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel", tag_field="type"):
     id: int
 
 
+class Reclaim(msgspec.Struct, frozen=True, tag="reclaim", tag_field="type"):
+    """Give back up to `nbytes` of memory that no running answer needs; answered by reclaimed."""
+
+    nbytes: int
+
+
 class Ping(msgspec.Struct, frozen=True, tag="ping", tag_field="type"):
     """Are you alive? Answered by pong also while a prompt is being read."""
 
@@ -113,7 +130,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown", tag_field="type"):
     """Exit 0 now; requests in flight are dropped."""
 
 
-ToRunner = Load | Generate | Cancel | Ping | Shutdown
+ToRunner = Prepare | Load | Generate | Cancel | Reclaim | Ping | Shutdown
 
 # --- runner -> daemon ---
 
@@ -125,10 +142,14 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="type"):
     protocol: int = PROTOCOL
 
 
+class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
+    """All is imported; a load begins at once."""
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="type"):
     """How far a load is; at least once a second."""
 
-    phase: str  # import | target | drafter | warm
+    phase: str  # import | target | drafter | kernels | warm
     done: int
     total: int
 
@@ -145,6 +166,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded", tag_field=
     load_ns: int
     drafter: bool
     drafter_note: str | None = None  # why there is no drafter although one was given
+    kernels_s: float = 0.0  # of load_ns: building kernels
+    warm_s: float = 0.0  # of load_ns: first runs, capturing graphs
 
 
 class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed", tag_field="type"):
@@ -200,13 +223,30 @@ class RequestRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", t
     fix: str | None = None
 
 
+class Reclaimed(msgspec.Struct, frozen=True, tag="reclaimed", tag_field="type"):
+    """So many bytes were given back; 0 when there was nothing to give."""
+
+    nbytes: int
+
+
 class Pong(msgspec.Struct, frozen=True, tag="pong", tag_field="type"):
     """The runner's main thread is alive."""
 
     n: int
 
 
-FromRunner = Hello | Progress | Loaded | LoadFailed | Delta | Done | RequestRefused | Pong
+FromRunner = (
+    Hello
+    | Prepared
+    | Progress
+    | Loaded
+    | LoadFailed
+    | Delta
+    | Done
+    | RequestRefused
+    | Reclaimed
+    | Pong
+)
 
 _encoder = msgspec.json.Encoder()
 _to_runner = msgspec.json.Decoder(ToRunner)

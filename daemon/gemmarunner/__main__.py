@@ -1,17 +1,19 @@
 """Entry point of a runner: `python -m gemmarunner --fd N`, N being its end of a socket pair."""
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
 
+from gemmad.api.errors import GemmaError
 from gemmad.wire import Load
 from gemmarunner.channel import Channel
 from gemmarunner.harden import harden
-from gemmarunner.serve import Server
+from gemmarunner.renderer import TemplateRenderer
+from gemmarunner.serve import Report, Server
 from gemmarunner.serving import Served
 
 
@@ -24,22 +26,37 @@ def main() -> None:
     harden(connection)
     faulthandler.enable()  # a crash in native code leaves a traceback in the log
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    code = Server(Channel(connection), _compose).run()
+    code = Server(Channel(connection), Composer()).run()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)  # torch's own ending takes a second and has nothing to save
 
 
-def _compose(load: Load, report: Callable[[str, int, int], None]) -> Served:
-    """`loading.compose`, imported now: torch takes seconds, and the daemon has been greeted."""
-    report("import", 0, 0)
-    _let_threads_sleep()
-    from gemmarunner.renderer import TemplateRenderer
+class Composer:
+    """Imports torch only when told to: that takes seconds, and the daemon is greeted before."""
 
-    renderer = TemplateRenderer()  # its process starts while this one imports torch
-    from gemmarunner.loading import compose
+    def __init__(self) -> None:
+        self._renderer: TemplateRenderer | None = None  # made once, by `prepare`
 
-    return compose(load, report, renderer)
+    def prepare(self) -> None:
+        """Torch and our own modules are imported, and the template process has begun to start."""
+        if self._renderer is not None:
+            return
+        _let_threads_sleep()
+        self._renderer = TemplateRenderer()  # its process starts while this one imports torch
+        import gemmarunner.loading  # noqa: F401
+
+        with contextlib.suppress(GemmaError):  # it will be met again, by who can be told
+            self._renderer.render("", {})  # the process has started
+
+    def compose(self, load: Load, report: Report) -> Served:
+        """`loading.compose`, imported now unless that is done."""
+        report("import", 0, 0)
+        self.prepare()
+        assert self._renderer is not None
+        from gemmarunner.loading import compose
+
+        return compose(load, report, self._renderer)
 
 
 def _let_threads_sleep() -> None:

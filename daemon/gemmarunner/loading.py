@@ -13,11 +13,13 @@ from typing import NamedTuple
 import torch
 
 from gemmad.api.errors import GemmaError, LoadFailed, WillNotFit
-from gemmad.wire import DraftMode, Generate, Load, Loaded, Message, Sampling
+from gemmad.wire import Generate, Load, Loaded, Message
 from gemmarunner.chat import PromptWriter
 from gemmarunner.device import resolve_device, resolve_dtype, use_threads
+from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest, Failed
+from gemmarunner.engine.request import DraftMode, Sampling
 from gemmarunner.files import Files, read_eos_ids, read_format, read_tokenizer
 from gemmarunner.models.checkpoint import Checkpoint
 from gemmarunner.models.drafter import Drafter
@@ -157,7 +159,7 @@ def _compile_template(writer: PromptWriter) -> None:
 
 def _run_once(target: Target, drafter: Drafter | None, eos_ids: frozenset[int]) -> Exception | None:
     """What went wrong in a few rounds, of an engine of their own: its timings teach nothing."""
-    engine = Engine(target, drafter, num_ctx=WARM_CONTEXT, eos_ids=eos_ids)
+    engine = Engine(EagerBackend(target, drafter, num_ctx=WARM_CONTEXT), eos_ids=eos_ids)
     sampling = Sampling(seed=0, num_predict=WARM_TOKENS)
     depth: DraftMode = WARM_DEPTH if drafter is not None else "off"
     engine.add(EngineRequest(id=0, tokens=[2] * WARM_TOKENS, sampling=sampling, draft=depth))
@@ -169,13 +171,18 @@ def _run_once(target: Target, drafter: Drafter | None, eos_ids: frozenset[int]) 
 
 
 def _engine(load: Load, target: Target, drafting: _Drafting, eos_ids: frozenset[int]) -> Engine:
-    return Engine(
+    backend = EagerBackend(
         target,
         drafting.drafter,
         num_ctx=load.num_ctx,
         slots=load.num_parallel,
         max_depth=load.max_depth,
+        deterministic=load.deterministic,
+    )
+    return Engine(
+        backend,
         depth_state=load.depth_state,
+        prefix_bytes=load.prefix_bytes,
         eos_ids=eos_ids,
         suppress_ids=target.config.suppress_tokens,
     )

@@ -1,17 +1,34 @@
 """The runner's main loop: frames in, a load in its own thread, then requests to `Serving`.
 
 The main thread only reads frames and answers pings, so it does that also while a prompt is read.
+The engine thread does all else in one life: it prepares if it is told to, loads, and runs the
+engine. It is one thread because the template process dies with the thread that started it.
 """
 
 import logging
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from gemmad.api.errors import GemmaError, LoadFailed
-from gemmad.wire import Cancel, FromRunner, Generate, Hello, Load, Ping, Pong, Shutdown, WireError
+from gemmad.wire import (
+    Cancel,
+    FromRunner,
+    Generate,
+    Hello,
+    Load,
+    Ping,
+    Pong,
+    Prepare,
+    Prepared,
+    Reclaim,
+    Reclaimed,
+    Shutdown,
+    WireError,
+)
 from gemmad.wire import LoadFailed as LoadFailedFrame
 from gemmarunner.channel import Channel, Disconnected
 from gemmarunner.progress import TICK_S, LoadProgress
@@ -24,24 +41,40 @@ EXIT_BROKEN = 70  # sysexits' EX_SOFTWARE: what was loaded cannot be trusted any
 EXIT_PROTOCOL = 65  # EX_DATAERR
 EXIT_DISCONNECTED = 76
 
-Compose = Callable[[Load, Callable[[str, int, int], None]], Served]
+Report = Callable[[str, int, int], None]  # phase, done, total
+
+
+class Composer(Protocol):
+    """Builds what serves a pair; both methods are called by the engine thread."""
+
+    def prepare(self) -> None:
+        """All that loads need is imported."""
+
+    def compose(self, load: Load, report: Report) -> Served:
+        """The pair is loaded.
+
+        Raises:
+            GemmaError: what is wrong, for the daemon's user.
+        """
 
 
 class Server:
     """One runner's life, from its hello to its last frame."""
 
-    def __init__(self, channel: Channel, compose: Compose) -> None:
+    def __init__(self, channel: Channel, composer: Composer) -> None:
         self._channel = channel
-        self._compose = compose
+        self._composer = composer
         self._progress = LoadProgress(channel.send)
-        self._serving: Serving | None = None  # set by the loading thread, once
-        self._failed = False  # set by the loading thread; the main thread then ends
+        self._orders: queue.SimpleQueue[Prepare | Load] = queue.SimpleQueue()
+        self._serving: Serving | None = None  # set by the engine thread, once
+        self._failed = False  # set by the engine thread; the main thread then ends
         self._early: deque[Generate | Cancel] = deque()  # came while the pair was loading
 
     def run(self) -> int:
         """Serves until told to stop or left alone; returns the process's exit code."""
         try:
             self._channel.send(Hello(pid=os.getpid()))
+            self._start(self._run_engine)
             while not self._failed:
                 for frame in self._channel.receive(TICK_S):
                     if isinstance(frame, Shutdown):
@@ -56,12 +89,14 @@ class Server:
             _log.exception("the daemon broke the protocol")
             return EXIT_PROTOCOL
 
-    def _on_frame(self, frame: Load | Generate | Cancel | Ping) -> None:
+    def _on_frame(self, frame: Prepare | Load | Generate | Cancel | Reclaim | Ping) -> None:
         match frame:
             case Ping():
                 self._channel.send(Pong(n=frame.n))
-            case Load():
-                self._start(self._serve_pair, frame)
+            case Prepare() | Load():
+                self._orders.put(frame)
+            case Reclaim():
+                self._reclaim(frame)
             case Generate() | Cancel():
                 self._early.append(frame)
                 self._pass_on()
@@ -77,10 +112,38 @@ class Server:
                 case Cancel() as cancel:
                     self._serving.cancel(cancel.id)
 
-    def _serve_pair(self, load: Load) -> None:
-        """The engine thread: loads, says so, and runs the engine for ever."""
+    def _reclaim(self, reclaim: Reclaim) -> None:
+        """The engine thread gives memory back and says how much; without a pair there is none."""
+        if self._serving is None:
+            self._channel.send(Reclaimed(0))
+        else:
+            self._serving.reclaim(reclaim.nbytes)
+
+    def _run_engine(self) -> None:
+        """The engine thread: carries out orders, the last of which is a load."""
+        while True:
+            match self._orders.get():
+                case Prepare():
+                    self._prepare()
+                case Load() as load:
+                    return self._serve_pair(load)
+
+    def _prepare(self) -> None:
+        """A failure is only logged: the load will meet it again, and can tell the daemon."""
+        self._progress.report("import", 0, 0)
         try:
-            served = self._compose(load, self._progress.report)
+            self._composer.prepare()
+        except Exception:
+            _log.exception("the runner could not prepare")
+            return
+        finally:
+            self._progress.finish()
+        self._channel.send(Prepared())
+
+    def _serve_pair(self, load: Load) -> None:
+        """Loads, says so, and runs the engine for ever."""
+        try:
+            served = self._composer.compose(load, self._progress.report)
         except Exception as error:  # the daemon needs a sentence, the log the traceback
             _log.exception("the pair could not be loaded")
             self._progress.finish()

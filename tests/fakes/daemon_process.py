@@ -49,6 +49,7 @@ class DaemonProcess:
             "HOME": str(self.home),
             "GEMMA_HOME": str(self.home),
             "GEMMA_HOST": f"127.0.0.1:{self.port}",
+            "GEMMA_SPARE": "0",  # tests count processes, and other tests run beside them
             "PYTHONPATH": os.pathsep.join(str(ROOT / path) for path in _PATHS),
         }
 

@@ -101,6 +101,10 @@ class FakeRunner:
     def on_frame(self, frame: wire.ToRunner) -> None:
         with self.news:
             match frame:
+                case wire.Prepare():
+                    self.send(wire.Prepared())
+                case wire.Reclaim():
+                    self.send(wire.Reclaimed(min(frame.nbytes, self.options["kv_bytes"])))
                 case wire.Load():
                     self.load = frame
                 case wire.Generate():

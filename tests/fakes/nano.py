@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer
 
 import gemmamodelfiles
+from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import Engine
 from gemmarunner.files import read_eos_ids
 from gemmarunner.models.loader import load_drafter, load_target
@@ -21,7 +22,7 @@ def nano_engine(num_ctx: int = 2048) -> Engine:
     target = load_target(files, "cpu", torch.float32)
     drafter = load_drafter(checkpoint_files(DIRECTORY / "drafter"), "cpu", torch.float32)
     drafter.bind(target)
-    return Engine(target, drafter, num_ctx=num_ctx, eos_ids=read_eos_ids(files))
+    return Engine(EagerBackend(target, drafter, num_ctx=num_ctx), eos_ids=read_eos_ids(files))
 
 
 def nano_tokenizer() -> Tokenizer:

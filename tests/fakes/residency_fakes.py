@@ -75,6 +75,9 @@ class InProcessRunner:
         """The process died by itself."""
         self.closed.set_result(RunnerCrashed(f"{self.name} died", exit_code=-9, log_tail=["boom"]))
 
+    async def reclaim(self, nbytes: int) -> int:
+        return min(nbytes, self.loaded.kv_bytes)
+
     async def stop(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)

@@ -6,10 +6,13 @@ import click
 
 from gemmacli.app import App
 from gemmacli.asking import Settings, keep_alive, output_format
-from gemmacli.options import draft_option, json_option, model_argument
+from gemmacli.options import draft_option, json_option, model_argument, quantize_option
 from gemmacli.results import Answered
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "num_ctx", "num_predict")
+_OPTIONS = (
+    *("temperature", "top_k", "top_p", "min_p", "seed", "num_ctx", "num_predict"),
+    *("quantize", "deterministic"),
+)
 
 
 @click.command()
@@ -26,6 +29,12 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "num_ctx", "num_p
 @click.option("--min-p", type=float, help="Drop tokens below p times the likeliest; 0 is off.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--num-ctx", type=int, help="Context length in tokens.")
+@quantize_option("Pack the weights when loading, unless they are packed.")
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=None,
+    help="The answer does not depend on what runs beside it, bit for bit.",
+)
 @click.option("--num-predict", type=int, help="Longest answer in tokens; -1 is no limit.")
 @click.option("--stop", multiple=True, help="End the answer before this text; repeatable.")
 @click.option("--raw", is_flag=True, help="Send the prompt without the chat template.")
@@ -76,7 +85,7 @@ def command(
 
 
 def _settings(wishes: dict[str, Any]) -> Settings:
-    options = {name: wishes[name] for name in _SAMPLING if wishes[name] is not None}
+    options = {name: wishes[name] for name in _OPTIONS if wishes[name] is not None}
     if wishes["stop"]:
         options["stop"] = list(wishes["stop"])
     return Settings(

@@ -13,6 +13,8 @@ class Options:
     sampling: dict[str, object] = field(default_factory=dict)  # fields of wire.Sampling
     num_ctx: int | None = None
     draft: DraftMode | None = None
+    quantize: str | None = None  # none | int8 | int4
+    deterministic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from gemmad import wire
 from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed
 from gemmad.core import ModelName
 from gemmad.residency.depths import DepthStates
-from gemmad.residency.ports import Runner, StartRunner
-from gemmad.residency.resident import Resident, Waiter, Wanted
+from gemmad.residency.ports import NoSpare, Runner, Spare, StartRunner
+from gemmad.residency.resident import Resident, State, Waiter, Wanted
 from gemmad.residency.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
+
+REFILL_S = 3.0  # from a load to the spare for the next one
 
 PrepareLoad = Callable[[Wanted], wire.Load]
 
@@ -72,8 +74,10 @@ class Residency:
         depths: DepthStates,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
+        spare: Spare | None = None,
     ) -> None:
         self._start_runner = start_runner
+        self._spare = spare or NoSpare()
         self._prepare = prepare
         self._depths = depths
         self._clock = clock
@@ -90,12 +94,14 @@ class Residency:
         self._loads: dict[Resident, asyncio.Task[Runner | None]] = {}
         self._stops: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Condition()
+        self._closing = False
 
     # --- for the rest of the daemon ---
 
     def start(self) -> None:
-        """The owner task runs."""
+        """The owner task runs, and the first load finds a spare that has begun to prepare."""
         self._owner = asyncio.create_task(self._run(), name="residency")
+        self._spare.refill()
 
     @asynccontextmanager
     async def lease(self, wanted: Wanted, keep_alive_s: float | None) -> AsyncIterator[Lease]:
@@ -126,6 +132,14 @@ class Residency:
         async with self._gone:
             await self._gone.wait_for(lambda: leaving not in self._scheduler.residents)
 
+    async def reclaim(self, nbytes: int) -> int:
+        """Bytes that loaded pairs gave back of up to `nbytes`, the least recently used first."""
+        freed = 0
+        for resident in sorted(self._scheduler.residents, key=lambda r: r.last_used):
+            if freed < nbytes and resident.runner is not None:
+                freed += await resident.runner.reclaim(nbytes - freed)
+        return freed
+
     def residents(self) -> tuple[Resident, ...]:
         """What is loaded, loading or leaving; to be shown, never to decide by."""
         return tuple(self._scheduler.residents)
@@ -138,9 +152,11 @@ class Residency:
 
     async def close(self) -> None:
         """No runner is left and the owner task has ended."""
+        self._closing = True
         self._post(self._scheduler.close)
         async with self._gone:
             await self._gone.wait_for(lambda: not tuple(self._scheduler.residents))
+        await self._spare.close()
         if self._owner:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
@@ -202,8 +218,19 @@ class Residency:
             return None
         runner.closed.add_done_callback(functools.partial(self._closed, resident))
         log.info("loaded %s: pid %d, %s", wanted.name, runner.pid, runner.loaded.device)
+        self._refill()
         self._post(functools.partial(self._scheduler.loaded, resident, runner))
         return runner
+
+    def _refill(self) -> None:
+        """After a while: the request that caused the load has the cores to itself first."""
+        asyncio.get_running_loop().call_later(REFILL_S, self._refill_now)
+
+    def _refill_now(self) -> None:
+        """Not beside another load, whose own end brings the spare: it needs the cores."""
+        is_loading = any(r.state is State.LOADING for r in self._scheduler.residents)
+        if not (self._closing or is_loading):
+            self._spare.refill()
 
     async def _start(self, resident: Resident) -> Runner:
         try:

@@ -39,6 +39,10 @@ class Runner(Protocol):
         """
         ...
 
+    async def reclaim(self, nbytes: int) -> int:
+        """The bytes given back of up to `nbytes` asked for; 0 when the process is gone."""
+        ...
+
     async def stop(self) -> None:
         """The process is gone."""
         ...
@@ -57,3 +61,25 @@ class StartRunner(Protocol):
             RunnerCrashed: it died while loading.
         """
         ...
+
+
+class Spare(Protocol):
+    """Holds a process that makes the next start quick."""
+
+    def refill(self) -> None:
+        """A spare is on its way, unless there is one or memory is short."""
+        ...
+
+    async def close(self) -> None:
+        """There is no spare."""
+        ...
+
+
+class NoSpare:
+    """Every load starts a process of its own."""
+
+    def refill(self) -> None:
+        """Nothing happens."""
+
+    async def close(self) -> None:
+        """Nothing was there."""

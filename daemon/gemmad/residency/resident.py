@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gemmad.core import Manifest, ModelName
-from gemmad.wire import Progress
+from gemmad.wire import Progress, Quantize
 
 if TYPE_CHECKING:
     from gemmad.residency.ports import Runner
@@ -32,6 +32,9 @@ class Wanted:
     manifest: Manifest
     num_ctx: int
     exact: bool  # the request named num_ctx: a larger loaded context will not do
+    quantize: Quantize | None = None
+    deterministic: bool = False
+    exact_weights: bool = False  # it named one of these two: a pair loaded otherwise will not do
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +76,9 @@ class Resident:
         """Whether what is loaded is what `wanted` asks for."""
         mine = self.wanted
         if mine.manifest.id != wanted.manifest.id:
+            return False
+        same = (mine.quantize, mine.deterministic) == (wanted.quantize, wanted.deterministic)
+        if wanted.exact_weights and not same:
             return False
         return mine.num_ctx == wanted.num_ctx or (
             not wanted.exact and mine.num_ctx > wanted.num_ctx

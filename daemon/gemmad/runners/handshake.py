@@ -11,6 +11,7 @@ from gemmad.wire import (
     Hello,
     Load,
     Loaded,
+    Prepared,
     Progress,
     RequestRefused,
     WireError,
@@ -35,7 +36,10 @@ class Handshake:
     moves, so it does not count: otherwise a read that hangs would be waited for until the deadline.
     """
 
-    def __init__(self, link: Link, on_progress: OnProgress, stall_s: float) -> None:
+    def __init__(
+        self, link: Link, on_progress: OnProgress, stall_s: float, *, is_greeted: bool = False
+    ) -> None:
+        self._is_greeted = is_greeted
         self.phase = "start"
         self._link = link
         self._on_progress = on_progress
@@ -53,7 +57,8 @@ class Handshake:
         """
         try:
             async with asyncio.timeout(self._stall_s) as watchdog:
-                self._expect_hello(await self._next())
+                if not self._is_greeted:
+                    self._expect_hello(await self._next())
                 await self._link.send(load)
                 return await self._until_loaded(watchdog)
         except TimeoutError as error:
@@ -66,6 +71,8 @@ class Handshake:
             match await self._next():
                 case Progress() as progress:
                     self._on_moved(progress, watchdog)
+                case Prepared():  # a spare that was taken while it prepared
+                    continue
                 case Loaded() as loaded:
                     return loaded
                 case LoadFailedFrame() as failed:

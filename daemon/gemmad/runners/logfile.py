@@ -20,6 +20,16 @@ class CappedLog:
         self._file = path.open("wb")
         self._size = 0
 
+    def move(self, path: Path) -> None:
+        """The file, with all that was written, is `path` from here on; what was there is gone.
+
+        Raises:
+            OSError: it could not be moved; it stays where it was.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.replace(path)
+        self._path = path
+
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines, oldest first, without empty ones."""

@@ -117,6 +117,14 @@ class ChildProcess:
         """The last lines the child printed, oldest first."""
         return self._output.tail
 
+    def move_log(self, path: Path) -> None:
+        """What the child has printed and will print is in the file `path`.
+
+        Raises:
+            OSError: the log stays where it was.
+        """
+        self._output.move_log(path)
+
     def terminate(self) -> None:
         """The child's group was asked to end (SIGTERM)."""
         self._signal(signal.SIGTERM)
@@ -163,6 +171,14 @@ class Output:
     def tail(self) -> tuple[str, ...]:
         """The last lines, oldest first."""
         return self._log.tail
+
+    def move_log(self, path: Path) -> None:
+        """The log's file is `path` from here on.
+
+        Raises:
+            OSError: it stays where it was.
+        """
+        self._log.move(path)
 
     def close_inlet(self) -> None:
         """Only the child writes from here on."""

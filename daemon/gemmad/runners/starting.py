@@ -39,6 +39,19 @@ _OUT_OF_MEMORY = (
 )
 
 
+@dataclass(slots=True)
+class Spawned:
+    """A child that was given nothing to load yet."""
+
+    child: ChildProcess
+    link: Link
+    is_greeted: bool = False  # its hello was read
+
+    async def close(self) -> None:
+        """The process is dead and nothing of it is open."""
+        await _leave_nothing(self.child, self.link)
+
+
 class Started(NamedTuple):
     """A child that is ready to answer."""
 
@@ -51,6 +64,16 @@ class Started(NamedTuple):
         await _leave_nothing(self.child, self.link)
 
 
+async def spawn(command: Command, log_path: Path) -> Spawned:
+    """A process of its own runs `command`; call it from the main thread.
+
+    Raises:
+        OSError: the program or the log file could not be opened.
+    """
+    child = await ChildProcess.spawn(command, log_path)
+    return Spawned(child, await Link.open(child.channel))
+
+
 async def start(
     spec: RunnerSpec,
     *,
@@ -58,20 +81,24 @@ async def start(
     deadline_s: float,
     command: Command,
     limits: Deadlines,
+    spare: Spawned | None = None,
 ) -> Started:
-    """A process of its own has loaded the pair.
+    """A process of its own has loaded the pair: the spare, where one is given, else a new one.
 
     Raises:
         LoadFailed: it said why it cannot (or another GemmaError, by its code), or was slow.
         RunnerCrashed: it died while loading.
     """
     try:
-        child = await ChildProcess.spawn(command, spec.log_path)
+        spawned = spare or await spawn(command, spec.log_path)
     except OSError as error:
         raise LoadFailed(f"No runner could be started for {spec.name}: {error}.") from error
-    link = await Link.open(child.channel)
-    handshake = Handshake(link, on_progress, limits.stall_s)
+    child, link = spawned.child, spawned.link
+    handshake = Handshake(link, on_progress, limits.stall_s, is_greeted=spawned.is_greeted)
     try:
+        if spare is not None:
+            with contextlib.suppress(OSError):  # a log under the spare's name is a log, too
+                child.move_log(spec.log_path)
         return Started(child, link, await _within(deadline_s, handshake, spec, child, limits))
     except BaseException:  # also a cancelled start leaves no process behind
         await _leave_nothing(child, link)

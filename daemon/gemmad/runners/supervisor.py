@@ -7,12 +7,13 @@ its answer and settles `closed`. The other methods ask for that or wait for it.
 import asyncio
 import copy
 import itertools
+from collections import deque
 from collections.abc import AsyncGenerator
 
 from gemmad.api.errors import BadRequest, GemmaError, RunnerCrashed
 from gemmad.runners.handshake import OnProgress, error_from
 from gemmad.runners.process import Command, runner_command
-from gemmad.runners.starting import Deadlines, RunnerSpec, Started, crashed, start
+from gemmad.runners.starting import Deadlines, RunnerSpec, Spawned, Started, crashed, start
 from gemmad.wire import (
     Cancel,
     Delta,
@@ -20,6 +21,8 @@ from gemmad.wire import (
     Generate,
     Ping,
     Pong,
+    Reclaim,
+    Reclaimed,
     RequestRefused,
     Shutdown,
     WireError,
@@ -47,6 +50,8 @@ class Runner:
         # Written by generate(), read by the reading task. Unbounded, because one slow client must
         # not stop the others' frames; an answer is never longer than the context.
         self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        # Written by reclaim(), settled in order by the reading task, at the end by `_supervise`.
+        self._reclaims: deque[asyncio.Future[int]] = deque()
         self._stopping = False
         self._last_pong = asyncio.get_running_loop().time()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"runner {name}")
@@ -60,15 +65,21 @@ class Runner:
         deadline_s: float = 300.0,
         command: Command = runner_command,
         limits: Deadlines = DEADLINES,
+        spare: Spawned | None = None,
     ) -> "Runner":
-        """A process of its own has loaded the pair and is ready to answer.
+        """A process of its own, or the spare, has loaded the pair and is ready to answer.
 
         Raises:
             LoadFailed: it said why it cannot (or another GemmaError, by its code), or was slow.
             RunnerCrashed: it died while loading.
         """
         started = await start(
-            spec, on_progress=on_progress, deadline_s=deadline_s, command=command, limits=limits
+            spec,
+            on_progress=on_progress,
+            deadline_s=deadline_s,
+            command=command,
+            limits=limits,
+            spare=spare,
         )
         return cls(spec.name, started, limits)
 
@@ -118,6 +129,15 @@ class Runner:
         finally:
             if self._answers.pop(request.id, None) and self.alive:
                 self._link.post(Cancel(id=request.id))
+
+    async def reclaim(self, nbytes: int) -> int:
+        """The bytes the runner gave back of up to `nbytes` asked for; 0 when it is gone."""
+        if not self.alive:
+            return 0
+        freed: asyncio.Future[int] = asyncio.Future()
+        self._reclaims.append(freed)
+        self._link.post(Reclaim(nbytes))
+        return await freed
 
     async def stop(self, grace_s: float = 3.0) -> None:
         """The process is gone: asked first, then told (SIGTERM), then killed."""
@@ -183,6 +203,8 @@ class Runner:
                     case Delta() | Done() | RequestRefused():
                         if answers := self._answers.get(message.id):
                             answers.put_nowait(message)
+                    case Reclaimed() if self._reclaims:
+                        _settle(self._reclaims.popleft(), message.nbytes)
                     case Pong():
                         self._last_pong = asyncio.get_running_loop().time()
                     case _:
@@ -205,12 +227,19 @@ class Runner:
         crash = None if self._stopping else crashed(self.name, self.log_tail, code, reason)
         for answers in self._answers.values():
             answers.put_nowait(crash or self._stopped())
+        for freed in self._reclaims:
+            _settle(freed, 0)
         self.closed.set_result(crash)
 
     def _stopped(self) -> RunnerCrashed:
         return RunnerCrashed(
             f"{self.name} was stopped before its answer was complete.", fix="Send it again."
         )
+
+
+def _settle(freed: "asyncio.Future[int]", nbytes: int) -> None:
+    if not freed.done():  # whoever waited may have been cancelled
+        freed.set_result(nbytes)
 
 
 def _fault(task: "asyncio.Task[str | None] | asyncio.Task[str]") -> str | None:

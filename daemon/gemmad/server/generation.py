@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -19,6 +20,8 @@ from gemmad.residency.resident import Wanted
 from gemmad.server.bodies import CHAT_BYTES, read_json
 from gemmad.server.services import SERVICES, Services
 from gemmad.server.streams import json_response, ndjson
+
+T = TypeVar("T")
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -105,7 +108,21 @@ class Generation:
         options = self.request.options
         most = self.manifest.details.context_length or self.services.num_ctx
         num_ctx = min(options.num_ctx or self.services.num_ctx, most)  # as Ollama: clamped
-        wanted = Wanted(self.request.model.key, self.manifest, num_ctx, options.num_ctx is not None)
+        named = options.quantize is not None or options.deterministic is not None
+        quantize, deterministic = self.services.quantize, self.services.deterministic
+        if options.quantize is not None:
+            quantize = None if options.quantize == "none" else cast(wire.Quantize, options.quantize)
+        wanted = Wanted(
+            self.request.model.key,
+            self.manifest,
+            num_ctx,
+            options.num_ctx is not None,
+            quantize=quantize,
+            deterministic=(
+                deterministic if options.deterministic is None else options.deterministic
+            ),
+            exact_weights=named,
+        )
         return self.services.residency.lease(wanted, self.request.keep_alive_s)
 
     def _frame(self, lease: Lease) -> wire.Generate:
@@ -128,13 +145,19 @@ def _with_defaults(request: GenerationRequest, manifest: Manifest) -> Generation
     own, given = read_options(manifest.parameters), request.options
     options = Options(
         sampling=own.sampling | given.sampling,
-        num_ctx=own.num_ctx if given.num_ctx is None else given.num_ctx,
-        draft=own.draft if given.draft is None else given.draft,
+        num_ctx=_first(given.num_ctx, own.num_ctx),
+        draft=_first(given.draft, own.draft),
+        quantize=_first(given.quantize, own.quantize),
+        deterministic=_first(given.deterministic, own.deterministic),
     )
     messages = request.messages
     if manifest.system and messages and messages[0].role not in ("system", "developer"):
         messages = (wire.Message(role="system", content=manifest.system), *messages)
     return replace(request, options=options, messages=messages)
+
+
+def _first(given: T | None, own: T | None) -> T | None:
+    return own if given is None else given
 
 
 def _require_abilities(request: GenerationRequest, manifest: Manifest) -> None:

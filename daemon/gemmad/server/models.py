@@ -9,6 +9,7 @@ from aiohttp import web
 from gemmad.api.errors import StoreBroken
 from gemmad.core import Manifest, ModelName
 from gemmad.dialects.ollama import models
+from gemmad.dialects.ollama.options import read_options
 from gemmad.dialects.ollama.replies import Record
 from gemmad.dialects.ollama.requests import CopyBody, NameBody, model_name
 from gemmad.server.bodies import read_json
@@ -55,7 +56,7 @@ async def ps(request: web.Request) -> web.Response:
 async def pull(request: web.Request) -> web.StreamResponse:
     """POST /api/pull."""
     body = await read_json(request, NameBody)
-    statuses = request.app[SERVICES].pulls.pull(model_name(body.called))
+    statuses = request.app[SERVICES].pulls.pull(model_name(body.called), _parameters(body))
 
     async def records() -> AsyncGenerator[Record, None]:
         async with contextlib.aclosing(statuses):
@@ -66,6 +67,14 @@ async def pull(request: web.Request) -> web.StreamResponse:
         return await ndjson(request, records())
     last = [record async for record in records()][-1]
     return json_response({"status": last["status"]})
+
+
+def _parameters(body: NameBody) -> dict[str, str]:
+    """What the pulled model is given beside its own defaults."""
+    if body.quantize is None:
+        return {}
+    read_options({"quantize": body.quantize})  # or a BadRequest that names what is accepted
+    return {"quantize": body.quantize}
 
 
 async def delete(request: web.Request) -> web.Response:

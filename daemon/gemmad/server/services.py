@@ -9,7 +9,7 @@ from gemmad.dialects.ollama.replies import Clock
 from gemmad.pulls import Pulls
 from gemmad.residency.loop import Residency
 from gemmad.store.store import Store
-from gemmad.wire import DraftMode
+from gemmad.wire import DraftMode, Quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Services:
     version: str
     num_ctx: int
     draft: DraftMode
+    quantize: Quantize | None = None
+    deterministic: bool = False
 
 
 SERVICES = web.AppKey("services", Services)

@@ -1,5 +1,6 @@
 """What a source is: it plans a pull (files with sizes and digests) and opens the files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, Protocol
 
@@ -30,8 +31,13 @@ class Plan:
     parameters: dict[str, int | float | str | list[str]] = field(default_factory=dict)
     system: str | None = None
 
-    def manifest(self, name: ModelName, created: str) -> Manifest:
-        """The manifest of `name` once every file of the plan is in the store."""
+    def manifest(
+        self, name: ModelName, created: str, parameters: Mapping[str, str] | None = None
+    ) -> Manifest:
+        """The manifest of `name` once every file of the plan is in the store.
+
+        `parameters` stand over the source's own.
+        """
         target = self._group("target")
         template = target.get("chat_template.jinja")
         return Manifest(
@@ -46,7 +52,7 @@ class Plan:
             origin=self.origin,
             licence=self.licence,
             details=self.details,
-            parameters=self.parameters,
+            parameters=self.parameters | dict(parameters or {}),
             system=self.system,
             info=self.info,
         )

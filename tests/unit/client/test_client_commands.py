@@ -58,7 +58,8 @@ def test_run_sends_every_option(gemma: Gemma, daemon: FakeDaemon) -> None:
     """In the request's own names and types."""
     line = (
         "run nano hi --system S --no-think --draft 3 --keepalive 10m --temperature 0 --top-k 5 "
-        "--top-p 0.5 --min-p 0.1 --seed 7 --num-ctx 512 --num-predict 9 --stop A --stop B --raw"
+        "--top-p 0.5 --min-p 0.1 --seed 7 --num-ctx 512 --num-predict 9 --stop A --stop B --raw "
+        "--quantize int8 --deterministic"
     )
     assert gemma(*line.split()).exit_code == 0
 
@@ -79,6 +80,8 @@ def test_run_sends_every_option(gemma: Gemma, daemon: FakeDaemon) -> None:
             "seed": 7,
             "num_ctx": 512,
             "num_predict": 9,
+            "quantize": "int8",
+            "deterministic": True,
             "stop": ["A", "B"],
         },
     }

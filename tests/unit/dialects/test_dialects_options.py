@@ -94,3 +94,13 @@ def test_the_requests_own_draft_field_wins():
     assert read_options({"draft_num_predict": 0}).draft == "off"
     assert read_options({}).draft is None
     assert read_draft("auto") == "auto"
+
+
+def test_loading_options_are_checked():
+    """How a pair is loaded can be said with a request; a typing mistake is an error."""
+    options = read_options({"quantize": "int4", "deterministic": True})
+
+    assert (options.quantize, options.deterministic) == ("int4", True)
+    for wrong in ({"quantize": "int3"}, {"quantize": 8}, {"deterministic": 1}):
+        with pytest.raises(BadRequest, match=next(iter(wrong))):
+            read_options(wrong)

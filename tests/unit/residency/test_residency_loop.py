@@ -195,3 +195,16 @@ async def test_unreadable_depths_are_forgotten(tmp_path):
     depths = DepthStates(tmp_path / "depths.json")
 
     assert depths.known(wanted("a").manifest) is None
+
+
+async def test_reclaim_asks_pairs_until_enough_is_free(tmp_path):
+    """The least recently used gives first; what it cannot give, the next one does."""
+    starter = Starter()
+    async with residency(tmp_path, starter) as running:
+        for name in ("a", "b"):
+            async with running.lease(wanted(name), None):
+                pass
+
+        assert await running.reclaim(10) == 10
+        assert await running.reclaim(15) == 15
+        assert await running.reclaim(1000) == 20

@@ -1,11 +1,13 @@
 """The state machine of loads, leases and departures, stepped by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gemmad.api.errors import Busy, LoadFailed, RunnerCrashed
 from gemmad.core import ModelName
+from gemmad.residency.resident import Resident
 from gemmad.residency.scheduler import DRAIN_LIMIT_S, STOP_GRACE_S, Scheduler
 from tests.fakes.residency_fakes import RecordingEffects, StubRunner, waiter, wanted
 
@@ -295,3 +297,20 @@ def test_closing_stops_everything_and_refuses_what_comes():
 
     assert world.log[-4:] == ["refuse b", "stop a", "stop b", "refuse a"]
     assert isinstance(world.effects.errors[late], Busy)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "asked", "serves"),
+    [
+        ({}, {}, True),
+        ({"quantize": "int8"}, {}, True),
+        ({"quantize": "int8"}, {"exact_weights": True}, False),
+        ({"quantize": "int8"}, {"quantize": "int8", "exact_weights": True}, True),
+        ({}, {"deterministic": True, "exact_weights": True}, False),
+    ],
+)
+def test_weights_are_loaded_again_only_on_request(loaded, asked, serves):
+    """A request that says nothing takes what is there; one that names it gets what it names."""
+    resident = Resident(replace(wanted("a"), **loaded), 1.0, 0.0)
+
+    assert resident.serves(replace(wanted("a"), **asked)) is serves

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gemmad.runners.process import runner_command
+from gemmad.runners.spare import ALWAYS, SpareRunner
 from gemmad.runners.supervisor import Runner, RunnerSpec
 from gemmad.wire import (
     Delta,
@@ -112,3 +114,23 @@ async def test_wrong_drafter_costs_only_speed(files: PairFiles, tmp_path: Path) 
     assert text
     assert not runner.loaded.drafter
     assert runner.loaded.drafter_note
+
+
+@pytest.mark.slow
+async def test_spare_serves_like_a_fresh_runner(files: PairFiles, tmp_path: Path) -> None:
+    """A runner that has prepared loads without importing, and answers the same."""
+    spare = SpareRunner(runner_command, tmp_path / "spare.log", ALWAYS)
+    spare.refill()
+    fresh = await started(files, tmp_path, [])
+    expected, _ = await answer(fresh, draft="off")
+    await fresh.stop()
+    load = Load(files=files, num_ctx=256, device="cpu", num_parallel=2)
+    spec = RunnerSpec(load=load, log_path=tmp_path / "log", name="tiny")
+    runner = await Runner.start(spec, on_progress=lambda _: None, spare=await spare.take())
+    try:
+        text, _ = await answer(runner, draft="off")
+    finally:
+        await runner.stop()
+        await spare.close()
+
+    assert text == expected

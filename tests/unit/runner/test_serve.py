@@ -18,19 +18,35 @@ from gemmarunner.serving import Served
 from tests.fakes.stub_engine import LOADED, stub_served
 
 Report = Callable[[str, int, int], None]
+Compose = Callable[[wire.Load, Report], Served]
 Frame = TypeVar("Frame")
 LOAD = wire.Load(files=wire.PairFiles(target={}))
+
+
+class Composer:
+    """Loads as the test says; preparing is counted, and fails when told to."""
+
+    def __init__(self, compose: Compose, error: Exception | None = None) -> None:
+        self.compose = compose
+        self.error = error
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+        if self.error:
+            raise self.error
 
 
 class Daemon:
     """The other end: sends frames, reads frames, and sees the runner's exit code."""
 
-    def __init__(self, compose: serve.Compose) -> None:
+    def __init__(self, compose: Compose, error: Exception | None = None) -> None:
         self.socket, self.theirs = socket.socketpair()
         self.socket.settimeout(20)
         self.splitter = wire.FrameSplitter()
         self.exit_codes: list[int] = []
-        server = serve.Server(Channel(self.theirs), compose)
+        self.composer = Composer(compose, error)
+        server = serve.Server(Channel(self.theirs), self.composer)
         self.thread = threading.Thread(target=lambda: self.exit_codes.append(server.run()))
         self.thread.start()
         self.frames = self.read()
@@ -103,6 +119,50 @@ def test_ping_is_answered_during_a_load_and_progress_goes_on() -> None:
     assert daemon.exit_code() == serve.EXIT_DISCONNECTED
 
 
+def test_prepared_runner_loads_when_told() -> None:
+    """A spare says when it has imported, answers pings meanwhile, and then loads like any other."""
+    daemon = Daemon(at_once)
+    daemon.send(wire.Prepare(), wire.Ping(n=1))
+
+    kinds = {type(next(daemon.frames)) for _ in range(3)}
+    daemon.send(LOAD)
+
+    assert kinds <= {wire.Hello, wire.Progress, wire.Prepared, wire.Pong}
+    assert daemon.until(wire.Loaded) == LOADED
+    assert daemon.composer.prepared == 1
+    daemon.send(wire.Shutdown())
+    assert daemon.exit_code() == 0
+
+
+def test_failed_preparation_is_left_to_the_load() -> None:
+    """The daemon hears of it where it can tell somebody: from the load."""
+    daemon = Daemon(at_once, ImportError("no torch"))
+    daemon.send(wire.Prepare(), LOAD)
+
+    kinds = [type(next(daemon.frames))]
+    while kinds[-1] is not wire.Loaded:
+        kinds.append(type(next(daemon.frames)))
+
+    assert wire.Prepared not in kinds
+    daemon.send(wire.Shutdown())
+    assert daemon.exit_code() == 0
+
+
+def test_reclaim_is_answered_before_and_after_the_load() -> None:
+    """Without a pair nothing can be given back; with one its engine is asked."""
+    daemon = Daemon(at_once)
+    daemon.send(wire.Reclaim(10))
+    assert daemon.until(wire.Reclaimed).nbytes == 0
+
+    daemon.send(LOAD)
+    daemon.until(wire.Loaded)
+    daemon.send(wire.Reclaim(10))
+
+    assert daemon.until(wire.Reclaimed).nbytes == 10
+    daemon.send(wire.Shutdown())
+    assert daemon.exit_code() == 0
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -145,7 +205,11 @@ def step(self):
     raise ValueError("the cache contradicts itself")
 
 StubEngine.step = step
-Server(Channel(socket.socket(fileno={fd})), lambda load, report: stub_served()).run()
+class Composer:
+    def compose(self, load, report):
+        return stub_served()
+
+Server(Channel(socket.socket(fileno={fd})), Composer()).run()
 """
 
 

@@ -282,3 +282,21 @@ async def test_num_predict_and_draft_reach_the_runner(start: Start) -> None:
 
     assert isinstance(last, Done)
     assert (last.reason, last.eval_tokens, last.draft.depth) == ("length", 2, 0)
+
+
+async def test_reclaim_tells_what_was_given_back(start: Start) -> None:
+    """Each caller gets the answer to its own question; a stopped runner has nothing to give."""
+    runner = await start(kv_bytes=50)
+
+    assert await asyncio.gather(runner.reclaim(20), runner.reclaim(80)) == [20, 50]
+    await runner.stop()
+    assert await runner.reclaim(20) == 0
+
+
+async def test_reclaim_ends_with_the_process(start: Start) -> None:
+    """Nobody waits for a runner that died before it answered."""
+    runner = await start(crash_after=1)
+    asked = asyncio.create_task(crash_of(runner, asking(runner)))
+    await asked
+
+    assert await runner.reclaim(20) == 0

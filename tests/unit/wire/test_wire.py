@@ -61,6 +61,8 @@ TO_RUNNER = (
     | GENERATES
     | st.builds(wire.Cancel, id=NUMBERS)
     | st.builds(wire.Ping, n=NUMBERS)
+    | st.builds(wire.Reclaim, nbytes=NUMBERS)
+    | st.just(wire.Prepare())
     | st.just(wire.Shutdown())
 )
 STATS = st.builds(
@@ -79,6 +81,8 @@ FROM_RUNNER = (
     | st.builds(wire.Delta, id=NUMBERS, text=TEXT, thinking=TEXT, tool_calls=CALLS)
     | st.builds(wire.RequestRefused, id=NUMBERS, code=TEXT, message=TEXT)
     | st.builds(wire.Pong, n=NUMBERS)
+    | st.builds(wire.Reclaimed, nbytes=NUMBERS)
+    | st.just(wire.Prepared())
     | st.builds(
         wire.Done,
         id=NUMBERS,

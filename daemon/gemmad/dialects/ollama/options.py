@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gemmad.api.errors import BadRequest
 from gemmad.dialects.request import Options
@@ -114,6 +114,26 @@ SAMPLING: dict[str, Callable[[object], object]] = {
 }
 NUM_CTX = Whole(16, MAX_CONTEXT)
 
+
+def _quantize(value: object) -> str:
+    if value not in ("none", "int8", "int4"):
+        raise ValueError("none, int8 or int4")
+    return str(value)
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+# What changes how a pair is loaded: another value than the loaded one's loads it again.
+LOADING: dict[str, Callable[[object], object]] = {
+    "num_ctx": NUM_CTX.read,
+    "quantize": _quantize,
+    "deterministic": _switch,
+}
+
 # Known to Ollama and without effect here: clients send them, so they are no error.
 IGNORED = frozenset(
     (
@@ -138,7 +158,7 @@ IGNORED = frozenset(
         "embedding_only",
     )
 )
-_KNOWN = (*SAMPLING, "num_ctx", "draft", "draft_num_predict")
+_KNOWN = (*SAMPLING, *LOADING, "draft", "draft_num_predict")
 
 
 def read_options(options: Mapping[str, object] | None, draft: object = None) -> Options:
@@ -152,9 +172,9 @@ def read_options(options: Mapping[str, object] | None, draft: object = None) -> 
         if name not in _KNOWN and name not in IGNORED:
             raise _unknown(name)
     sampling = {n: _read(n, given[n], read) for n, read in SAMPLING.items() if n in given}
-    num_ctx = _read("num_ctx", given["num_ctx"], NUM_CTX.read) if "num_ctx" in given else None
+    loading: dict[str, Any] = {n: _read(n, given[n], r) for n, r in LOADING.items() if n in given}
     wanted = draft if draft is not None else given.get("draft", given.get("draft_num_predict"))
-    return Options(sampling, num_ctx, None if wanted is None else read_draft(wanted))
+    return Options(sampling, draft=None if wanted is None else read_draft(wanted), **loading)
 
 
 def read_draft(value: object) -> DraftMode:

@@ -88,6 +88,7 @@ class NameBody(msgspec.Struct, kw_only=True):
     name: str = ""
     stream: bool | None = None
     verbose: bool | None = None
+    quantize: str | None = None  # of a pull: how the model's weights are to be loaded
 
     @property
     def called(self) -> str:
