@@ -1,0 +1,1 @@
+"""Operations of a decoding step on an accelerator, each beside a slow twin in plain torch."""

@@ -1,0 +1,283 @@
+"""Triton kernel of `linear`: a tile of the weight times all rows, in one pass over the weight.
+
+The weight's tile is the left operand [block_n, block_k] and the rows, transposed, the right one
+[block_k, tile]. So weights fill the tensor core whole and few rows waste little: from 64 weight
+rows on this is Hopper's `wgmma.m64nXk16`, whose X is the row tile, 16 to 128. An output element is
+the sum over k in steps of 16, in ascending order, in one f32 accumulator, whatever X is, so a row
+has the same bits in every tile; only `splits` cuts that sum, and the weight's shape fixes it.
+Weights smaller than 64 rows still take 64 (the rest repeats the last row and is not stored).
+
+While the kernel before still runs, each program asks for the first part of its weights, so that
+they are on their way into L2 when the rows arrive; a program of one step loads them all.
+
+`ple_gate` has so few weights that its latency is all: see `narrow`.
+"""
+
+# ruff: noqa: N803, N806 - Triton's own spelling of compile-time constants
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from gemmarunner.kernels import linear_plan
+from gemmarunner.kernels.launch import launch
+from gemmarunner.kernels.linear_plan import Plan, plan, row_tile
+
+_RESIDENT = 2 * 132  # programs that run at a time, roughly
+_NARROW = 8  # weight rows a program of `narrow`
+_STRANDS, _STRAND = 8, 64  # warps of `narrow`, and the columns that each takes at a time
+
+PARTS = tl.constexpr(0)
+GATE_UP = tl.constexpr(1)
+SOFTCAP = tl.constexpr(2)
+
+
+@triton.jit
+def gelu(x):  # type: ignore[no-untyped-def]
+    """gelu in its tanh form: x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))."""
+    return x / (1.0 + tl.exp(-1.5957691216057308 * x * (1.0 + 0.044715 * x * x)))
+
+
+@triton.jit
+def tanh(x):  # type: ignore[no-untyped-def]
+    """The hyperbolic tangent, to 1e-7 absolute."""
+    return 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x))
+
+
+@triton.jit
+def fetch_ahead(rows, size):  # type: ignore[no-untyped-def]
+    """Ask for `size` bytes (a multiple of 16) from each of the addresses `rows` into L2."""
+    tl.inline_asm_elementwise(
+        "{ cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
+        "=r,l,r",
+        [rows, size],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit(do_not_specialize=["rows", "splits", "ahead"])  # type: ignore[untyped-decorator]
+def product(  # type: ignore[no-untyped-def]
+    x,  # [rows, k]
+    weight,  # [n, k]; of GATE_UP [2 n, k], of which a program takes the same rows of both halves
+    out,  # [splits, rows, n]
+    rows,
+    n,
+    k,
+    splits,
+    cap,
+    ahead,  # bytes to fetch ahead, a program and address
+    OPERATION: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ONE_STEP: tl.constexpr,  # every program has one, of a whole block
+    PIECES: tl.constexpr,  # addresses a weight row to fetch ahead from, 0 if none
+    LATE: tl.constexpr,  # let the next kernel start only after the sums
+    PDL: tl.constexpr,
+):
+    COLUMNS: tl.constexpr = BLOCK_N // 2 if OPERATION == GATE_UP else BLOCK_N
+    slab = tl.arange(0, BLOCK_N)
+    row = tl.minimum(tl.program_id(0) * COLUMNS + slab % COLUMNS, n - 1)
+    row = (row + slab // COLUMNS * n).to(tl.int64)
+    steps = tl.cdiv(k, BLOCK_K)
+    first = tl.program_id(1) * steps // splits
+    last = (tl.program_id(1) + 1) * steps // splits
+    column = tl.arange(0, BLOCK_K)
+    lane = tl.arange(0, TILE)
+    weights = weight + (row * k)[:, None] + column[None, :]
+    inputs = x + (lane * k)[:, None] + column[None, :]
+    total = tl.zeros((BLOCK_N, TILE), tl.float32)
+    if PDL and not LATE:
+        gdc_launch_dependents()
+    if ONE_STEP:
+        w = tl.load(weights + first * BLOCK_K)
+        if PDL:
+            gdc_wait()
+        rest = tl.load(inputs + first * BLOCK_K, mask=(lane < rows)[:, None], other=0.0)
+        total = tl.dot(w, rest.T, total, "ieee")
+    else:
+        if PDL:
+            if PIECES > 0:
+                piece = (last - first) * (BLOCK_K // PIECES) * tl.arange(0, PIECES)
+                starts = weight + (row * k)[:, None] + (first * BLOCK_K + piece)[None, :]
+                fetch_ahead(starts, ahead)
+            gdc_wait()
+        for step in range(first, last):
+            at = step * BLOCK_K
+            live = (lane < rows)[:, None]
+            if EVEN_K:
+                w = tl.load(weights + at)
+            else:
+                w = tl.load(weights + at, mask=(column + at < k)[None, :], other=0.0)
+                live = live & (column + at < k)[None, :]
+            total = tl.dot(w, tl.load(inputs + at, mask=live, other=0.0).T, total, "ieee")
+    if PDL and LATE:
+        gdc_launch_dependents()
+    place = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    stored = (place < n)[:, None] & (lane < rows)[None, :]
+    cell = place[:, None] + lane[None, :] * n
+    if OPERATION == GATE_UP:
+        gate, up = total.reshape(2, COLUMNS, TILE).permute(1, 2, 0).split()
+        total = gelu(gate) * up
+    elif OPERATION == SOFTCAP:
+        total = cap * tanh(total / cap)
+    cell += tl.program_id(1) * rows * n
+    tl.store(out + cell, total.to(out.dtype.element_ty), mask=stored)
+
+
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+def narrow(  # type: ignore[no-untyped-def]
+    x,  # [rows, k]
+    weight,  # [n, k]
+    ple,  # [rows, n]
+    out,  # [rows, n]
+    rows,
+    n,
+    k,
+    STEPS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STRANDS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """gelu(x weight^T) * ple, 16 rows and BLOCK_N weight rows a program, all weights held at once.
+
+    A step's columns are STRANDS strands of BLOCK_K, each a warp's sum of its own, so that no sum is
+    long; they meet at the end. Always the same 16-row tile, so a row never depends on others.
+    """
+    if PDL:
+        gdc_launch_dependents()
+    strand = tl.arange(0, STRANDS)[:, None, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, None, :]
+    row = tl.program_id(1) * 16 + tl.arange(0, 16)
+    place = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    live = (row < rows)[None, :, None]
+    inputs = x + (row * k)[None, :, None] + strand
+    weights = weight + (tl.minimum(place, n - 1) * k)[None, :, None] + strand
+    held = ()
+    for step in tl.static_range(STEPS):
+        at = step * STRANDS * BLOCK_K
+        if EVEN_K:
+            held = held + (tl.load(weights + at),)  # noqa: PLR6104, RUF005 - Triton has no more
+        else:
+            held = held + (tl.load(weights + at, mask=strand + at < k, other=0.0),)
+    if PDL:
+        gdc_wait()
+    total = tl.zeros((STRANDS, 16, BLOCK_N), tl.float32)
+    for step in tl.static_range(STEPS):
+        at = step * STRANDS * BLOCK_K
+        seen = live if EVEN_K else live & (strand + at < k)
+        values = tl.load(inputs + at, mask=seen, other=0.0)
+        total = tl.dot(values, held[step].permute(0, 2, 1), total, "ieee")
+    stored = (row < rows)[:, None] & (place < n)[None, :]
+    cell = row[:, None] * n + place[None, :]
+    factor = tl.load(ple + cell, mask=stored, other=0.0).to(tl.float32)
+    tl.store(out + cell, (gelu(tl.sum(total, 0)) * factor).to(out.dtype.element_ty), mask=stored)
+
+
+def matmul(x: Tensor, weight: Tensor, cut: Plan | None = None) -> Tensor:
+    """See `linear.matmul`; `cut` replaces the plan of the weight's shape."""
+    n, k = weight.shape
+    cut = cut or plan(n, k, row_tile(len(x)), whole=False)
+    out = x.new_empty((cut.splits, len(x), n), dtype=torch.float32)
+    return _run(PARTS, x, weight, out, cut)
+
+
+def gate_up(x: Tensor, weight: Tensor, cut: Plan | None = None) -> Tensor:
+    """See `linear.gate_up`."""
+    twice, k = weight.shape
+    cut = cut or plan(twice, k, row_tile(len(x)), whole=True)
+    return _run(GATE_UP, x, weight, x.new_empty((len(x), twice // 2)), cut)
+
+
+def ple_gate(x: Tensor, weight: Tensor, ple: Tensor) -> Tensor:
+    """See `linear.ple_gate`."""
+    (rows, k), n = x.shape, len(weight)
+    out = x.new_empty((rows, n))
+    columns = _STRANDS * _STRAND
+    launch(
+        narrow,
+        (triton.cdiv(n, _NARROW), triton.cdiv(rows, 16)),
+        x.contiguous(),
+        weight,
+        ple.contiguous(),
+        out,
+        rows,
+        n,
+        k,
+        STEPS=triton.cdiv(k, columns),
+        BLOCK_N=_NARROW,
+        STRANDS=_STRANDS,
+        BLOCK_K=_STRAND,
+        EVEN_K=k % columns == 0,
+        num_warps=_STRANDS,
+    )
+    return out
+
+
+def head(x: Tensor, weight: Tensor, softcap: float | None, cut: Plan | None = None) -> Tensor:
+    """See `linear.head`."""
+    n, k = weight.shape
+    cut = cut or plan(n, k, row_tile(len(x)), whole=True)
+    out = x.new_empty((len(x), n), dtype=torch.float32)
+    if softcap is None:
+        return _run(PARTS, x, weight, out, cut)
+    return _run(SOFTCAP, x, weight, out, cut, cap=softcap)
+
+
+def _run(
+    operation: Any, x: Tensor, weight: Tensor, out: Tensor, cut: Plan, cap: float = 1.0
+) -> Tensor:
+    rows, k = x.shape
+    n = out.shape[-1]
+    slabs = triton.cdiv(n, cut.block_n // (2 if operation is GATE_UP else 1))
+    even = k % cut.block_k == 0
+    pieces = max(1, 32 * cut.warps // cut.block_n)
+    tuning = linear_plan.tuning
+    launch(
+        product,
+        (slabs, cut.splits),
+        x.contiguous(),
+        weight,
+        out,
+        rows,
+        n,
+        k,
+        cut.splits,
+        cap,
+        _ahead(weight, slabs, cut, pieces),
+        OPERATION=operation,
+        TILE=row_tile(rows),
+        BLOCK_N=cut.block_n,
+        BLOCK_K=cut.block_k,
+        EVEN_K=even,
+        ONE_STEP=k == cut.block_k * cut.splits,
+        PIECES=pieces if even and tuning.ahead else 0,
+        LATE=_kind(operation, weight) in tuning.late,
+        num_warps=cut.warps,
+        num_stages=cut.stages,
+    )
+    return out
+
+
+def _kind(operation: Any, weight: Tensor) -> str:
+    """What `Tuning.late` calls a product."""
+    if operation is PARTS:
+        return "down" if weight.shape[1] > 2 * len(weight) else "matmul"
+    return "gate_up" if operation is GATE_UP else "head"
+
+
+def _ahead(weight: Tensor, slabs: int, cut: Plan, pieces: int) -> int:
+    """Bytes that each address of `fetch_ahead` asks for, all resident programs' within budget."""
+    steps = weight.shape[1] // cut.block_k // cut.splits
+    programs = min(slabs * cut.splits, _RESIDENT)
+    whole = steps * cut.block_k * weight.element_size() // pieces
+    share = linear_plan.tuning.ahead // (programs * cut.block_n * pieces)
+    return max(16, min(whole, share) // 16 * 16)
