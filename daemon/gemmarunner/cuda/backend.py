@@ -1,0 +1,172 @@
+"""Runs a pair for the engine, every round of all its sequences as one graph on the device."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gemmarunner.cuda.drafter import CudaDrafter
+from gemmarunner.cuda.flight import CudaPending
+from gemmarunner.cuda.graphs import RoundGraphs, Shape
+from gemmarunner.cuda.inputs import Ask, Inputs
+from gemmarunner.cuda.round import CudaRound
+from gemmarunner.cuda.slots import Slots, SlotSnapshot, buckets
+from gemmarunner.cuda.target import CudaTarget, Tail
+from gemmarunner.engine.ports import RoundPlan, Snapshot
+from gemmarunner.engine.request import Sampling
+from gemmarunner.engine.sampling import Sampler
+
+MAX_ROWS = 2048  # of a prefill chunk: beyond it the matrix products gain nothing
+_WARM_STARTS = (0, 16, 33)  # a kernel may be built anew for numbers that 16 divides, and for 0
+_WARM_ROWS = (1, 16, 33, 128, 161)  # and for few and many rows
+
+
+class CudaBackend:
+    """A target and perhaps a drafter, with `slots` places for sequences; see `engine.ports`.
+
+    `synthetic`, for benchmarks alone: the share of rounds in which draft i stays, whatever the
+    target says.
+    """
+
+    row_invariant = True
+
+    def __init__(
+        self,
+        target: CudaTarget,
+        drafter: CudaDrafter | None,
+        *,
+        num_ctx: int,
+        slots: int = 1,
+        max_depth: int = 8,
+        max_rows: int = MAX_ROWS,
+        synthetic: Sequence[float] | None = None,
+    ) -> None:
+        self.slots = slots
+        self.num_ctx = num_ctx
+        self.max_depth = max_depth if drafter is not None else 0
+        self.max_rows = max_rows
+        self.vocab_size = target.config.vocab_size
+        self.device = target.device
+        self._target = target
+        # A shallow sequence beside a deep one computes rows beyond its own end.
+        capacity = num_ctx + self.max_depth
+        self._slots = Slots(target.config, slots, capacity, target.device, target.dtype)
+        self._inputs = Inputs(slots, target.device)
+        run = CudaRound(target, drafter, self._slots, self._shares(synthetic))
+        self._graphs = RoundGraphs(run, self._inputs, buckets(slots), self.max_depth, target.device)
+        self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
+        self._found = torch.empty(
+            slots * (self.max_depth + 3), dtype=torch.int64, pin_memory=target.device.type == "cuda"
+        )
+        self._in_flight: CudaPending | None = None
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of all slots' keys and values."""
+        return self._slots.nbytes
+
+    def length(self, slot: int) -> int:
+        """Committed positions of a slot."""
+        return self._slots.length(slot)
+
+    def can_truncate(self, slot: int, length: int) -> bool:
+        """Whether `truncate` would leave every key that the next row has to see."""
+        return self._slots.can_truncate(slot, length)
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Drops the positions from `length` on."""
+        self._slots.truncate(slot, length)
+
+    @torch.inference_mode()
+    def prefill(self, slot: int, tokens: Sequence[int]) -> None:
+        """Reads one chunk of a text, at most `max_rows` tokens, at `length(slot)` on."""
+        assert 0 < len(tokens) <= self.max_rows
+        ids = torch.tensor(tokens, dtype=torch.int64)
+        if self.device.type == "cuda":
+            ids = ids.pin_memory().to(self.device, non_blocking=True)
+        self._tails[slot] = self._target.prompt(ids, self._slots, slot)
+
+    @torch.inference_mode()
+    def first(self, slot: int, tokens: list[int], sampler: Sampler) -> int:
+        """The token chosen after the last prefilled row; `tokens` is the whole text so far."""
+        hidden = self._target.finish(self._tails.pop(slot), self._slots)
+        self._slots.hidden[slot] = hidden[0]
+        logits = self._target.logits(hidden)
+        return int(sampler.choose(logits, sampler.history(tokens), len(tokens)).item())
+
+    @torch.inference_mode()
+    def launch(self, plans: Sequence[RoundPlan]) -> CudaPending:
+        """Begins one round of all `plans`, of as many slots, and returns at once."""
+        assert self._in_flight is None or self._in_flight.done, "one round at a time"
+        batch = self._graphs.bucket(len(plans))
+        deepest = min(max(plan.depth for plan in plans), self._graphs.deepest(batch))
+        for plan in plans:
+            assert self.length(plan.slot) == len(plan.tokens) - 1
+            self._slots.write_ahead(plan.slot, deepest + 1)
+        asks = [
+            Ask(
+                plan.slot,
+                len(plan.tokens) - 1,
+                plan.tokens[-1],
+                min(plan.depth, deepest),
+                plan.sampler,
+            )
+            for plan in plans
+        ]
+        pending = CudaPending(self._target, self._slots, plans, asks, self._found)
+        self._inputs.write(asks, batch)
+        pending.begin(lambda: self._graphs(Shape(batch, deepest)))
+        self._in_flight = pending
+        return pending
+
+    @torch.inference_mode()
+    def snapshot(self, slot: int) -> SlotSnapshot:
+        """A copy of all that the slot's committed positions need."""
+        return self._slots.snapshot(slot)
+
+    @torch.inference_mode()
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """The slot then holds exactly what the snapshot's did, its hidden row aside."""
+        self._slots.restore(slot, cast(SlotSnapshot, snapshot))
+
+    @torch.inference_mode()
+    def warm(self, report: Callable[[int, int], None]) -> None:
+        """Builds all kernels and captures all rounds; every slot is empty afterwards."""
+        sampler = Sampler(Sampling(seed=0), vocab=self.vocab_size, device=self.device)
+        self._warm_prompts(sampler)
+        self._slots.truncate(0, 0)
+        self._inputs.write([Ask(0, 1, 0, self.max_depth, sampler)], self.slots)
+        self._slots.write_ahead(0, self.max_depth + 1)
+        self._graphs.warm(report)
+        for slot in range(self.slots):
+            self._slots.truncate(slot, 0)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        """Frees models, graphs, keys and values."""
+        self._graphs.clear()
+        self._tails.clear()
+        del self._target, self._slots, self._graphs, self._in_flight
+
+    def _warm_prompts(self, sampler: Sampler) -> None:
+        """Prompts of several lengths and starts, so that no request waits for a kernel's build."""
+        pairs = [(0, self.max_rows)]
+        pairs += [(start, count) for start in _WARM_STARTS for count in _WARM_ROWS]
+        if self.device.type != "cuda":
+            pairs = [(0, 1)]
+        for start, count in pairs:
+            if start + count > self.num_ctx or count > self.max_rows:
+                continue
+            self._slots.truncate(0, 0)
+            for chunk in (start, count):
+                if chunk:
+                    self.prefill(0, [0] * chunk)
+            self.first(0, [0] * (start + count), sampler)
+
+    def _shares(self, synthetic: Sequence[float] | None) -> Tensor | None:
+        if synthetic is None:
+            return None
+        shares = [*synthetic, *[0.0] * self.max_depth][: self.max_depth]
+        return torch.tensor(shares, dtype=torch.float32, device=self.device)

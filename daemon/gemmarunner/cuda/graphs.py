@@ -1,0 +1,107 @@
+"""Rounds captured as CUDA graphs, one for each batch size and depth; without CUDA, plain calls."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from gemmarunner.cuda.inputs import Inputs
+from gemmarunner.cuda.round import CudaRound, RoundOutputs
+from gemmarunner.kernels.linear import MAX_TILE
+
+
+class Shape(NamedTuple):
+    """What a graph is captured for."""
+
+    batch: int
+    depth: int
+
+
+class RoundGraphs:
+    """Runs rounds of a few shapes; on a GPU each is captured once and then replayed.
+
+    The captures share one memory pool, so what a round leaves is valid until the next round.
+    """
+
+    def __init__(
+        self,
+        run: CudaRound,
+        inputs: Inputs,
+        batches: Sequence[int],
+        max_depth: int,
+        device: torch.device,
+    ) -> None:
+        self._run = run
+        self._inputs = inputs
+        self._batches = batches
+        self._max_depth = max_depth
+        self._device = device
+        self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
+        self._pool: Any = None
+        self._stream: Any = None  # captures need one that is not the default
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Every shape that a round may have, the most rows first."""
+        found = {
+            Shape(batch, depth)
+            for batch in self._batches
+            for depth in range(self.deepest(batch) + 1)
+        }
+        return sorted(found, key=lambda s: (s.batch * (s.depth + 1), s.batch), reverse=True)
+
+    def bucket(self, sequences: int) -> int:
+        """The batch size that `sequences` run in."""
+        return next(batch for batch in self._batches if batch >= sequences)
+
+    def deepest(self, batch: int) -> int:
+        """The greatest depth of a batch: beyond `MAX_TILE` rows results would depend on others."""
+        return max(0, min(self._max_depth, MAX_TILE // batch - 1))
+
+    def __call__(self, shape: Shape) -> RoundOutputs:
+        """Begins a round of what was written into the inputs."""
+        if self._device.type != "cuda":
+            return self._run(self._inputs.fields(shape.batch), shape.depth)
+        if shape not in self._captured:
+            self._capture(shape)
+        graph, outputs = self._captured[shape]
+        graph.replay()
+        return outputs
+
+    @torch.inference_mode()
+    def warm(self, report: Callable[[int, int], None]) -> None:
+        """Builds every shape; the inputs must name slots that nobody needs the contents of."""
+        shapes = self.shapes
+        for done, shape in enumerate(shapes):
+            report(done, len(shapes))
+            if self._device.type == "cuda":
+                self._capture(shape)
+            elif done == 0:
+                self(shape)
+        report(len(shapes), len(shapes))
+
+    def clear(self) -> None:
+        """Frees the graphs."""
+        self._captured.clear()
+        self._pool = None
+
+    @torch.inference_mode()
+    def _capture(self, shape: Shape) -> None:
+        """Runs a round plainly, which builds its kernels, and then once more into a graph.
+
+        Not by `torch.cuda.graph`, which empties torch's memory cache before every capture.
+        """
+        fields = self._inputs.fields(shape.batch)
+        current: Any = torch.cuda.current_stream(self._device)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._run(fields, shape.depth)
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            outputs = self._run(fields, shape.depth)
+            graph.capture_end()
+        current.wait_stream(self._stream)
+        self._captured[shape] = (graph, outputs)
