@@ -45,6 +45,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="print what each kernel takes")
     parser.add_argument("--greedy", action="store_true", help="else T 1, top_k 64, top_p .95")
     return parser.parse_args()
 
@@ -84,6 +85,8 @@ def run_cuda(options: argparse.Namespace) -> dict[str, Any]:
     warmed = time.perf_counter()
     texts, sampler, prefill_s = _prompts(backend, options)
     rounds, seconds, tokens, device_s = _decode(backend, texts, sampler, depth, options.tokens)
+    if options.profile:
+        _profile(backend, texts, sampler, depth)
     floor_ms = read_bytes / bandwidth * 1e3
     per_round = tokens / rounds / options.batch
     ms_round = seconds / rounds * 1e3
@@ -128,11 +131,13 @@ def build_pair(
 
 
 def _packing(weights: str) -> dict[str, Any]:
+    """How matrices are kept: as they are, or packed."""
     if weights == "bf16":
         return {}
-    from gemmarunner.quant.formats import packer
+    from gemmarunner.quant.formats import Format, quantize
 
-    return {"pack": packer(weights)}
+    kind = {"int8": Format.Q8_0, "int4": Format.Q4_0}.get(weights) or Format(weights)
+    return {"pack": lambda name, matrix: quantize(matrix, kind)}
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -193,6 +198,17 @@ def _decode(
         device_s.append(result.seconds)
         rounds += 1
     return rounds, time.perf_counter() - begun, tokens, device_s
+
+
+def _profile(backend: Any, texts: list[list[int]], sampler: Sampler, depth: int) -> None:
+    """Prints count and microseconds of every kernel of one round, the costliest first."""
+    plans = [RoundPlan(slot, text, sampler, depth) for slot, text in enumerate(texts)]
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        backend.launch(plans).wait()
+    for event in sorted(profile.key_averages(), key=lambda e: -e.device_time_total)[:40]:
+        total, count = event.device_time_total, event.count
+        print(f"{total:9.1f} us {count:5d} x {total / count:7.2f}  {event.key[:90]}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 needs torch, triton and numpy only. Every kernel is first held against its slow twin, and rows
 against themselves among other rows, bit for bit. A figure is the time a call takes in a CUDA graph
 of many calls, over copies of the weight that together exceed the L2 cache twice. `--sweep` tries
-plans other than the built-in one and names the best; `$OUT/kernels.json` then holds all figures.
+plans other than the built-in one and names the best; `--chain` times whole layers, see `chain`; `$OUT/kernels.json` then holds all figures.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gemmarunner.kernels import linear, linear_triton, norm
 from gemmarunner.kernels.linear_plan import Plan, plan, row_tile
+from tests.bench import chain
 
 BF16 = torch.bfloat16
 ROWS_CHECKED = (1, 2, 5, 9, 16, 17, 40, 128)
@@ -104,7 +105,7 @@ def call(shape: Shape, x: Tensor, weight: Tensor, cut: Plan | None = None) -> Te
     if shape.operation == "gate_up":
         return linear_triton.gate_up(x, weight, cut)
     if shape.operation == "ple_gate":
-        return linear_triton.ple_gate(x, weight, x[:, : shape.n], cut)
+        return linear_triton.ple_gate(x, weight, x[:, : shape.n])
     return linear_triton.head(x, weight, 30.0, cut)
 
 
@@ -199,10 +200,16 @@ def _timed(graph: torch.cuda.CUDAGraph, replays: int) -> float:
 
 def copy_bandwidth() -> float:
     """Bytes read and written per millisecond by a copy of 2 GiB."""
-    source = torch.empty(2**30, device="cuda", dtype=torch.int16)
+    source = torch.ones(2**30, device="cuda", dtype=torch.int16)
     target = torch.empty_like(source)
-    ms = replayed_ms([lambda: target.copy_(source)] * 3, 20)
-    return 2 * source.nbytes / ms
+    target.copy_(source)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    for _ in range(8):
+        target.copy_(source)
+    end.record()
+    end.synchronize()
+    return 8 * 2 * source.nbytes / float(begin.elapsed_time(end))
 
 
 def weights_beyond_cache(shape: Shape) -> list[Tensor]:
@@ -255,7 +262,8 @@ def run_shape(shape: Shape, rows: list[int], sweep: bool, bandwidth: float) -> l
     for count in rows:
         tile = row_tile(count)
         own = plan(shape.n, shape.k, tile, whole=WHOLE[shape.operation])
-        cuts = [own, *(c for c in candidates(shape, tile) if sweep and c != own)]
+        tried = sweep and shape.operation != "ple_gate"  # which has no plan
+        cuts = [own, *(c for c in candidates(shape, tile) if tried and c != own)]
         found += [measure(shape, count, cut, weights, bandwidth) for cut in cuts]
     return [figure for figure in found if figure]
 
@@ -349,6 +357,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--shapes", default="e4b", help="comma-separated: " + ", ".join(SHAPES))
     parser.add_argument("--rows", default="1,5,16,40", help="comma-separated, each up to 128")
     parser.add_argument("--sweep", action="store_true", help="try other plans than the built-in")
+    parser.add_argument("--chain", action="store_true", help="time whole layers instead")
+    parser.add_argument("--seconds", type=float, default=95, help="of --chain")
     return parser.parse_args()
 
 
@@ -356,6 +366,9 @@ def main() -> None:
     """Check, measure, print; full figures go to `$OUT/kernels.json`."""
     asked = options()
     rows = [int(r) for r in asked.rows.split(",")]
+    if asked.chain:
+        chain.report(asked.shapes.split(","), rows, asked.seconds)
+        return
     shapes = list(dict.fromkeys(s for name in asked.shapes.split(",") for s in SHAPES[name]))
     began = time.perf_counter()
     for shape in shapes:

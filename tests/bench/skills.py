@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from gemmad.wire import DraftStats, Sampling
+from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest, Finished, Tokens
+from gemmarunner.engine.request import DraftStats, Sampling
 from gemmarunner.models.loader import load_drafter, load_target
 from train.skills import SKILLS, items, judge
 
@@ -37,7 +38,8 @@ def new_engine(device: str) -> Engine:
     target = load_target(files("target"), device, torch.float32, None)
     drafter = load_drafter(files("drafter"), device, torch.float32, None)
     drafter.bind(target)
-    return Engine(target, drafter, num_ctx=2048, max_depth=8, eos_ids=frozenset({1, 106, 50}))
+    backend = EagerBackend(target, drafter, num_ctx=2048, max_depth=8)
+    return Engine(backend, eos_ids=frozenset({1, 106, 50}))
 
 
 def answered(

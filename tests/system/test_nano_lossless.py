@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from gemmad.wire import DraftMode, Sampling
 from gemmarunner.engine.engine import Engine
+from gemmarunner.engine.request import DraftMode, Sampling
 from tests.fakes.engine_runs import GREEDY, ask
 from tests.fakes.nano import nano_engine, nano_prompts
 

@@ -29,12 +29,10 @@ class Piece(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where the rows of one forward stand, and what layers of one shape see."""
+    """Where one sequence's rows stand in its cache, and what they see in layers of one shape."""
 
-    cos: Tensor  # [rows, 1, head_dim]
-    sin: Tensor  # [rows, 1, head_dim]
-    slot: int  # first row's slot in the cache
-    rows: int  # real rows; more may be computed, see `even_rows`
+    slot: int  # first row's slot
+    rows: int
     pieces: tuple[Piece, ...]
 
 

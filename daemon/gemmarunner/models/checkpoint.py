@@ -1,18 +1,20 @@
 """Safetensors files of a repository, whole or in shards, wherever the blobs lie.
 
-Files are known by their name in the repository; a blob's own file name means nothing.
+Files are known by their name in the repository; a blob's own file name means nothing. On the CPU
+tensors are views of mapped files: a table of which few rows are looked up costs only those, and a
+matrix that is packed afterwards is never held twice. For another device see `readahead.py`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gemmad.api.errors import LoadFailed
+from gemmarunner.models.header import BadHeader, Place, read_header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -22,70 +24,117 @@ class Checkpoint:
     """Tensors by name; each is read when asked for."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
-        """Opens every shard the index names, or the single file.
+        """Reads the header of every shard the index names, or of the single file.
 
         Raises:
-            LoadFailed: a file is missing, or is not a safetensors file.
+            LoadFailed: a file is missing, damaged or cut off.
         """
-        self._open: dict[str, Any] = {}  # tensor name -> open file that holds it
+        self._places: dict[str, Place] = {}
+        self._mappings: dict[Path, Tensor] = {}  # [bytes of the file] uint8
+        self._file_names: dict[Path, str] = {}
         for shard in _shards(files):
-            handle = _opened(shard, files)
-            self._open.update(dict.fromkeys(handle.keys(), handle))
+            places = _header(shard, files)
+            self._places |= {place.name: place for place in places}
+            self._file_names[files[shard]] = shard
 
     @property
     def names(self) -> list[str]:
         """Every tensor's name."""
-        return sorted(self._open)
+        return sorted(self._places)
 
     def nbytes(self, name: str) -> int:
         """Bytes of a tensor as stored."""
-        part = self._open[name].get_slice(name)
-        count = 1
-        for size in part.get_shape():
-            count *= size
-        return count * _BYTES[part.get_dtype()]
+        return self._places[name].nbytes
 
-    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor, on the CPU and in its stored dtype.
+    def dtype(self, name: str) -> torch.dtype:
+        """Stored dtype of a tensor."""
+        return self._places[name].dtype
+
+    def file_name(self, name: str) -> str:
+        """The repository's name of the file that holds a tensor."""
+        return self._file_names[self._places[name].path]
+
+    def places(self, prefix: str = "") -> list[Place]:
+        """The tensors whose names begin with `prefix`, in the order in which models ask for them.
+
+        That is by name with numbers as numbers, final norms late. Writers sort names as texts
+        (layers.10 before layers.2); reading in their order would fill memory with layers whose turn
+        is far off, and a jump between tensors of megabytes costs a disk nothing.
+        """
+        chosen = [place for name, place in self._places.items() if name.startswith(prefix)]
+        return sorted(chosen, key=lambda place: _natural(place.name))
+
+    def place(self, name: str, shape: tuple[int, ...]) -> Place:
+        """Where the tensor lies.
 
         Raises:
             LoadFailed: no such tensor, or of another shape.
         """
-        if name not in self._open:
+        if name not in self._places:
             raise LoadFailed(f"The weights lack the tensor {name}.", fix=_AGAIN)
-        tensor: Tensor = self._open[name].get_tensor(name)
-        if tuple(tensor.shape) != shape:
+        place = self._places[name]
+        if place.shape != shape:
             raise LoadFailed(
-                f"The tensor {name} has shape {tuple(tensor.shape)}; its config wants {shape}.",
-                fix=_AGAIN,
+                f"The tensor {name} has shape {place.shape}; its config wants {shape}.", fix=_AGAIN
             )
-        return tensor
+        return place
 
-    def dtype(self, name: str) -> torch.dtype:
-        """Stored dtype of a tensor."""
-        dtype: torch.dtype = self._open[name].get_slice(name)[:0].dtype
-        return dtype
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, on the CPU and in its stored dtype; not to be written to.
+
+        Raises:
+            LoadFailed: no such tensor, of another shape, or its file cannot be mapped.
+        """
+        place = self.place(name, shape)
+        stored = self._mapped(place)[place.begin : place.begin + place.nbytes]
+        if place.begin % place.dtype.itemsize:  # files of old writers
+            stored = stored.clone()
+        return stored.view(place.dtype).view(shape)
+
+    def unreadable(self, name: str, error: object) -> LoadFailed:
+        """The error that tells that the file of a tensor could not be read."""
+        return _unreadable(self.file_name(name), error)
+
+    def _mapped(self, place: Place) -> Tensor:
+        if place.path not in self._mappings:
+            try:
+                size = place.path.stat().st_size
+                if size < place.begin + place.nbytes:  # cut off since its header was read
+                    raise BadHeader(f"it ends at byte {size}")
+                self._mappings[place.path] = torch.from_file(
+                    str(place.path), shared=False, size=size, dtype=torch.uint8
+                )
+            except (OSError, RuntimeError, BadHeader) as error:
+                raise self.unreadable(place.name, error) from error
+        return self._mappings[place.path]
 
 
 _AGAIN = "Are config.json and the weights of one revision? Pull the model again."
-_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2,
-    "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _shards(files: Mapping[str, Path]) -> list[str]:
     """Names of the files that hold tensors."""
     if INDEX not in files:
         return [SINGLE]
-    index = json.loads(files[INDEX].read_text())
-    return sorted(set(index["weight_map"].values()))
+    try:
+        return sorted(set(json.loads(files[INDEX].read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(INDEX, repr(error)) from error
 
 
-def _opened(name: str, files: Mapping[str, Path]) -> Any:
+def _header(name: str, files: Mapping[str, Path]) -> list[Place]:
     if name not in files:
         raise LoadFailed(f"The model has no file {name}.", fix=_AGAIN)
     try:
-        return safe_open(files[name], framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise LoadFailed(f"{name} could not be read: {error}.", fix=_AGAIN) from error
+        return read_header(files[name])
+    except (BadHeader, OSError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: object) -> LoadFailed:
+    return LoadFailed(f"{name} could not be read: {error}.", fix=_AGAIN)

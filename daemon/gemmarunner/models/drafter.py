@@ -15,6 +15,7 @@ from gemmarunner.models.layers import Layer
 from gemmarunner.models.linear import make_linear, make_row_linear
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
+from gemmarunner.models.scripted import script_layers
 from gemmarunner.models.target import Target
 from gemmarunner.models.weights import Take, under
 
@@ -32,6 +33,8 @@ class LayerContext(NamedTuple):
     cos: Tensor  # [1, 1, head_dim]
     sin: Tensor  # [1, 1, head_dim]
     seen: KeysValues
+    store: list[Tensor]  # the donor's whole cache, and which slots of it are seen
+    piece: list[list[int]]
 
 
 DraftContext = list[LayerContext]
@@ -63,6 +66,7 @@ class Drafter:
             )
             for index, layer in enumerate(config.layers)
         ]
+        self._scripted = script_layers(self._layers, [layer.kv_heads for layer in config.layers])
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in config.layers]
         self._norm = make_norm(body("norm.weight", (hidden,)), config.eps)
         table = body("embed_tokens.weight", (config.vocab_size, hidden))
@@ -91,11 +95,12 @@ class Drafter:
         """
         assert cache.length > 0, "a drafter needs at least one committed position"
         position = cache.length - 1 if self.from_last_written else cache.length
-        seen: dict[int, KeysValues] = {donor: cache.committed(donor) for donor in self._donors}
-        return [
-            LayerContext(*rope.rows(position, position + 1), seen[donor])
-            for rope, donor in zip(self._ropes, self._donors, strict=True)
-        ]
+        seen = {donor: _seen(cache, donor) for donor in set(self._donors)}
+        context = []
+        for rope, donor in zip(self._ropes, self._donors, strict=True):
+            cos, sin = rope.rows(position, position + 1)
+            context.append(LayerContext(cos, sin, *seen[donor]))
+        return context
 
     @torch.inference_mode()
     def step(self, token: Tensor, hidden: Tensor, context: DraftContext) -> tuple[Tensor, Tensor]:
@@ -106,9 +111,16 @@ class Drafter:
         """
         assert self._target is not None, "bind the drafter to its target first"
         x = self._enter(torch.cat((self._target.embedding(token), hidden), 1))
+        if self._scripted:
+            for scripted, at in zip(self._scripted, context, strict=True):
+                x = scripted(x, at.cos, at.sin, [], [], at.store, at.piece, [], None)
+            return self._left(x)
         for layer, at in zip(self._layers, context, strict=True):
             heads = layer.project(layer.input_norm(x), at.cos, at.sin)
             x = layer.finish(x, each_row(heads, at.seen, None))
+        return self._left(x)
+
+    def _left(self, x: Tensor) -> tuple[Tensor, Tensor]:
         normed = self._norm(x)
         return normed, self._leave(normed)
 
@@ -116,6 +128,11 @@ class Drafter:
     def candidates(self, normed: Tensor) -> Candidates:
         """Scores of the next token after a step's normed row [1, hidden]; no softcap."""
         return self._head(normed)
+
+
+def _seen(cache: KVCache, donor: int) -> tuple[KeysValues, list[Tensor], list[list[int]]]:
+    """What a round sees of one donor, in a `LayerContext`'s words."""
+    return cache.committed(donor), [cache.store(donor)], [[0, 1, *cache.seen(donor)]]
 
 
 class DenseHead:

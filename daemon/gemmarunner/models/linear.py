@@ -1,59 +1,76 @@
 """Matrices as callables: packed once for the CPU's fast kernels, plain elsewhere.
 
-What verifying drafts needs of a matrix on a CPU: five rows for little more than one, and a row's
+What verifying drafts needs of a matrix on a CPU: four rows for little more than one, and a row's
 result that is the same bit for bit however many rows are computed with it. `F.linear` promises
-neither. Measured on two AVX2 cores, [2048, 320] out of memory, one and five rows:
-    F.linear                            235 us   390 us   rows differ
-    oneDNN packed, float32              190 us   270 us   rows equal
-    FBGEMM packed, float16 weights      105 us   130 us   rows equal among 3..6, 8 and 9 rows
-float16 weights are used only where they hold the checkpoint's values exactly, as they do for bf16
-of ordinary size; activations and sums are float32. Both packed kernels cost 15 us a call, so tiny
-matrices run as one small product a row, which is equal too.
+neither. Measured on two AVX2 cores, [24576, 1536] out of memory, one, four and eight rows, GB/s of
+weights read:
+    F.linear, float32                   17      5      4     rows differ
+    oneDNN packed, float32              27     19     16     rows equal
+    FBGEMM packed, float16 weights      26     20     11     rows equal but among 1, 2, 7 and 14
+and a float16 weight is half the bytes. Float16 is used only where it holds the checkpoint's values
+exactly, as it does for bf16 of ordinary size; activations and sums are float32. Which numbers of
+rows are equal depends on the kernels of the CPU, so it is tried out once, see `even_rows`. Both
+packed kernels cost 15 us a call, so tiny matrices run as one small product a row, equal too.
 """
 
 import platform
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Linear = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
+from gemmarunner.quant.formats import Packed
 
-# Up to here results don't depend on the number of rows, if it is first brought to `even_rows`.
+Linear = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
+MakeLinear = Callable[[Tensor], Linear]
+
+# Up to so many rows of one sequence, and of all sequences together, results don't depend on the
+# number of rows, if it is first brought to `even_rows`.
 EXACT_ROWS = 9
-_EVEN_ROWS = {1: 3, 2: 3, 7: 8}  # FBGEMM sums in another order in blocks of one and two rows
+FEW_ROWS = 32
 _TINY_ELEMENTS = 2**13
 _SMALL_ELEMENTS = 2**18
 _HALF_ERROR = 2.0**-25  # what float16 loses of a bf16 below 2^-14, at most
+_PROBE_SHAPE = (96, 640)
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-MakeLinear = Callable[[Tensor], Linear]
-
-
-def make_linear(weight: Tensor) -> Linear:
+def make_linear(weight: Tensor | Packed) -> Linear:
     """A callable that multiplies rows with `weight` [out, in]; it keeps one copy of it."""
-    if not (_X86 and weight.device.type == "cpu" and weight.dtype is torch.float32):
-        return _plain(weight)
+    if isinstance(weight, Packed):
+        from gemmarunner.quant.cpu import make_packed_linear
+
+        linear: Linear = make_packed_linear(weight)
+        return linear
+    if weight.device.type != "cpu":
+        return Plain(weight)
+    if weight.dtype is torch.bfloat16 and fast_bf16():
+        return Reordered(weight)
+    if not (_X86 and weight.dtype is torch.float32):
+        return Plain(weight)
     if weight.numel() <= _TINY_ELEMENTS:
-        return _tiny(weight)
+        return Tiny(weight)
     if packs_half() and _fits_half(weight):
-        return _packed_half(weight)
-    return _packed(weight) if torch._C._has_mkldnn else _plain(weight)
+        return Half(weight)
+    return Reordered(weight) if torch._C._has_mkldnn else Plain(weight)
 
 
 def make_row_linear(weight: Tensor) -> Linear:
     """As `make_linear`, for one row at a time: a small matrix then is fastest as it is."""
     if weight.device.type == "cpu" and weight.numel() <= _SMALL_ELEMENTS:
-        return _transposed(weight)
+        return Transposed(weight)
     return make_linear(weight)
 
 
 def even_rows(rows: int) -> int:
     """The number of rows to compute so that each is the same as among any other number."""
-    return _EVEN_ROWS.get(rows, rows)
+    if rows > FEW_ROWS:
+        return rows
+    return next((count for count in _equal_counts() if count >= rows), rows)
 
 
 def packs_half() -> bool:
@@ -61,61 +78,105 @@ def packs_half() -> bool:
     return _X86 and "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def _fits_half(weight: Tensor) -> bool:
-    return bool((weight.half().float() - weight).abs().max() <= _HALF_ERROR)
+def fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware."""
+    if not _X86:
+        return bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _plain(weight: Tensor) -> Linear:
-    weight = weight.contiguous()
+class Plain:
+    """As torch multiplies."""
 
-    def multiply(rows: Tensor) -> Tensor:
-        return F.linear(rows, weight)
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.contiguous()
 
-    return multiply
-
-
-def _transposed(weight: Tensor) -> Linear:
-    transposed = weight.t().contiguous()
-
-    def multiply(rows: Tensor) -> Tensor:
-        return torch.mm(rows, transposed)
-
-    return multiply
+    def __call__(self, rows: Tensor) -> Tensor:
+        return F.linear(rows, self.weight)
 
 
-def _tiny(weight: Tensor) -> Linear:
-    transposed = weight.t().contiguous()
+class Transposed:
+    """One product with the matrix turned round, which is faster for one row."""
 
-    def multiply(rows: Tensor) -> Tensor:
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.t().contiguous()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return torch.mm(rows, self.weight)
+
+
+class Tiny:
+    """A small product for each of few rows."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.t().contiguous()
+
+    def __call__(self, rows: Tensor) -> Tensor:
         count = rows.shape[0]
-        if count > EXACT_ROWS:
-            return torch.mm(rows, transposed)
-        each = transposed.expand(count, -1, -1)
+        if count > 2 * FEW_ROWS:  # `even_rows` of FEW_ROWS is no more
+            return torch.mm(rows, self.weight)
+        each = self.weight.expand(count, -1, -1)
         return torch.bmm(rows.unsqueeze(1), each).squeeze(1)
 
-    return multiply
 
+class Half:
+    """FBGEMM's float16 weights under float32 rows."""
 
-def _packed_half(weight: Tensor) -> Linear:
-    run = torch.ops.quantized.linear_dynamic_fp16.default._op  # past 3 us of Python a call
-    packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), None)
+    def __init__(self, weight: Tensor) -> None:
+        self._run: Any = torch.ops.quantized.linear_dynamic_fp16.default._op  # 3 us less Python
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), None)
 
-    def multiply(rows: Tensor) -> Tensor:
-        result: Tensor = run(rows, packed)
+    def __call__(self, rows: Tensor) -> Tensor:
+        result: Tensor = self._run(rows, self.packed)
         return result
 
-    return multiply
 
+class Reordered:
+    """oneDNN's packed weights, by the operator torch's own compiler emits on a CPU."""
 
-def _packed(weight: Tensor) -> Linear:
-    # The operator torch's own compiler emits for a frozen linear layer on a CPU.
-    run = torch.ops.mkldnn._linear_pointwise.default._op
-    with torch.inference_mode():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    nothing: list[float] = []
+    def __init__(self, weight: Tensor) -> None:
+        self._run: Any = torch.ops.mkldnn._linear_pointwise.default._op
+        with torch.inference_mode():
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        self._nothing: list[float] = []
 
-    def multiply(rows: Tensor) -> Tensor:
-        result: Tensor = run(rows, packed, None, "none", nothing, "")
+    def __call__(self, rows: Tensor) -> Tensor:
+        result: Tensor = self._run(rows, self.packed, None, "none", self._nothing, "")
         return result
 
-    return multiply
+
+def _fits_half(weight: Tensor) -> bool:
+    return all(
+        bool((part.half().float() - part).abs().max() <= _HALF_ERROR)
+        for part in torch.split(weight, 2**12)  # a head's copies would take gigabytes
+    )
+
+
+@cache
+def _equal_counts() -> tuple[int, ...]:
+    """The most numbers of rows up to twice FEW_ROWS among which a row's result is the same.
+
+    Kernels work in blocks of rows and some blocks sum in another order; which do depends on the
+    CPU and not on the matrix. So rows are multiplied in every number and compared.
+    """
+    if not _X86:
+        return ()
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(_PROBE_SHAPE, generator=generator).bfloat16().float()
+    rows = torch.randn(2 * FEW_ROWS, _PROBE_SHAPE[1], generator=generator)
+    equal = set(range(1, 2 * FEW_ROWS + 1))
+    for kind in (Half,) if packs_half() else (Reordered,):
+        equal &= _equal_among(kind(weight), rows)
+    return tuple(sorted(equal))
+
+
+def _equal_among(multiply: Linear, rows: Tensor) -> set[int]:
+    """The largest set of row counts whose results agree."""
+    counts = range(1, rows.shape[0] + 1)
+    results = {count: multiply(rows[:count]) for count in counts}
+    best: set[int] = set()
+    for size in (4, 1, 2):  # the block that others are compared with
+        expected = torch.cat([multiply(part) for part in torch.split(rows, size)])
+        agreeing = {n for n in counts if torch.equal(results[n], expected[:n])}
+        best = max(best, agreeing, key=len)
+    return best

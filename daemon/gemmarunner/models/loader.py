@@ -1,21 +1,28 @@
 """From files on disk to a target or drafter ready to run."""
 
+import contextlib
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.models.checkpoint import Checkpoint
+from gemmarunner.models.config import DrafterConfig, TargetConfig
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.hf_config import read_drafter_config, read_target_config
-from gemmarunner.models.linear import packs_half
+from gemmarunner.models.linear import MakeLinear, make_linear, packs_half
+from gemmarunner.models.packing import packer
+from gemmarunner.models.pagecache import PageReader
+from gemmarunner.models.readahead import ReadAhead
 from gemmarunner.models.target import Target
-from gemmarunner.models.weights import under
+from gemmarunner.models.weights import Take, under
 
+Config = TypeVar("Config")
 Progress = Callable[[int, int], None]  # bytes read, bytes to read
 
 _TABLE = "embed_tokens.weight"
@@ -23,26 +30,37 @@ _TABLE = "embed_tokens.weight"
 _SMALL_BYTES = 256 * 2**20
 
 
+# Rows are looked up in it, so on a CPU it stays on disk until one is.
+_LOOKED_UP = "embed_tokens_per_layer.weight"
+
+
+class Opened(NamedTuple, Generic[Config]):
+    """A checkpoint while its tensors are taken: what a model is built from."""
+
+    config: Config
+    take: Take
+    device: torch.device
+    dtype: torch.dtype
+
+
 def load_target(
     files: Mapping[str, Path],
     device: str,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    quantize: str | None = None,
 ) -> Target:
     """A target of the files, by their names in the repository; `dtype` None: as stored.
+
+    `quantize` (int8, int4) packs its big matrices, see `packing.py`.
 
     Raises:
         ConfigError: config.json describes no model this decoder can run.
         LoadFailed: a file or tensor is missing, damaged or of the wrong shape.
     """
-    generation = "generation_config.json"
-    config = read_target_config(
-        _json(files, "config.json"), _json(files, generation) if generation in files else None
-    )
-    checkpoint = Checkpoint(files)
-    prefix = _prefix(checkpoint)
-    reader = _Reader(checkpoint, prefix, device, dtype, progress)
-    return Target(config, under(reader.take, prefix), reader.device, reader.dtype)
+    linear, head = (make_linear, make_linear) if quantize is None else _packing(quantize)
+    with open_target(files, device, dtype, progress) as opened:
+        return Target(*opened, linear=linear, head=head)
 
 
 def load_drafter(
@@ -52,10 +70,48 @@ def load_drafter(
     progress: Progress | None = None,
 ) -> Drafter:
     """A drafter of the files, not yet bound to a target; arguments and errors of `load_target`."""
-    config = read_drafter_config(_json(files, "config.json"))
+    with open_drafter(files, device, dtype, progress) as opened:
+        return Drafter(*opened)
+
+
+@contextlib.contextmanager
+def open_target(
+    files: Mapping[str, Path],
+    device: str,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Opened[TargetConfig]]:
+    """A target's config and tensors, for whichever decoder is built of them in the block.
+
+    Arguments and errors of `load_target`; `take` raises LoadFailed too.
+    """
+    generation = "generation_config.json"
+    config = read_target_config(
+        _json(files, "config.json"), _json(files, generation) if generation in files else None
+    )
     checkpoint = Checkpoint(files)
-    reader = _Reader(checkpoint, "", device, dtype, progress)
-    return Drafter(config, reader.take, reader.device, reader.dtype)
+    prefix = _prefix(checkpoint)
+    with _Reader(checkpoint, prefix, device, dtype, progress) as reader:
+        yield Opened(config, under(reader.take, prefix), reader.device, reader.dtype)
+
+
+@contextlib.contextmanager
+def open_drafter(
+    files: Mapping[str, Path],
+    device: str,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Opened[DrafterConfig]]:
+    """As `open_target`, for a drafter."""
+    config = read_drafter_config(_json(files, "config.json"))
+    with _Reader(Checkpoint(files), "", device, dtype, progress) as reader:
+        yield Opened(config, reader.take, reader.device, reader.dtype)
+
+
+def _packing(quantize: str) -> tuple[MakeLinear, MakeLinear]:
+    """How the layers' matrices and the head are kept."""
+    pack = packer(quantize)
+    return lambda weight: make_linear(pack("", weight)), lambda w: make_linear(pack("head", w))
 
 
 def choose_dtype(
@@ -95,21 +151,50 @@ class _Reader:
         dtype: torch.dtype | None,
         progress: Progress | None,
     ) -> None:
-        names = [name for name in checkpoint.names if name.startswith(prefix)]
+        places = checkpoint.places(prefix)
         self.device = torch.device(device)
-        table = next(name for name in names if name.endswith(_TABLE))
-        self.dtype = dtype or checkpoint.dtype(table)
+        table = next((p.dtype for p in places if p.name.endswith(_TABLE)), torch.float32)
+        self.dtype = dtype or table
         self._checkpoint = checkpoint
         self._progress = progress or (lambda done, total: None)
-        self._total = sum(checkpoint.nbytes(name) for name in names)
+        self._total = sum(place.nbytes for place in places)
         self._done = 0
+        self._ahead: ReadAhead | None = None
+        self._pages: PageReader | None = None
+        try:
+            if self.device.type == "cpu":
+                self._pages = PageReader([p for p in places if not p.name.endswith(_LOOKED_UP)])
+            else:
+                self._ahead = ReadAhead(places, self.device)
+        except OSError as error:
+            raise checkpoint.unreadable(places[0].name, error) from error
+
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in (self._ahead, self._pages):
+            if reader is not None:
+                reader.close()
 
     def take(self, name: str, shape: tuple[int, ...], *, stored: bool = False) -> Tensor:
-        tensor = self._checkpoint.read(name, shape)
+        tensor = self._stored(name, shape)
         self._done += tensor.nbytes
         self._progress(self._done, self._total)
         converts = tensor.is_floating_point() and not stored
         return tensor.to(self.device, self.dtype if converts else None)
+
+    def _stored(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        place = self._checkpoint.place(name, shape)
+        if self._pages is not None:
+            if not name.endswith(_LOOKED_UP):
+                self._pages.walked(place.nbytes)
+            return self._checkpoint.read(name, shape)
+        assert self._ahead is not None
+        try:
+            return self._ahead.get(name).view(place.dtype).view(shape)
+        except OSError as error:
+            raise self._checkpoint.unreadable(name, error) from error
 
 
 def _prefix(checkpoint: Checkpoint) -> str:

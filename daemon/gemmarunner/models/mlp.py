@@ -43,13 +43,24 @@ class Experts:
         NOTE: reads the chosen experts back to the host: one wait a layer on an accelerator.
         """
         weights, chosen = self._route(routed_by)
+        if x.shape[0] == 1:
+            return self._one_row(x, weights[0].to(x.dtype), chosen[0].tolist())
         total = torch.zeros_like(x)
         for expert in torch.unique(chosen).tolist():
             rows, rank = torch.where(chosen == expert)
-            gate, up = F.linear(x[rows], self.gate_up[expert]).chunk(2, -1)
-            out = F.linear(F.gelu(gate, approximate="tanh") * up, self.down[expert])
+            out = self._run(expert, x[rows])
             total.index_add_(0, rows, (out * weights[rows, rank, None]).to(x.dtype))
         return total
+
+    def _one_row(self, x: Tensor, weights: Tensor, chosen: list[int]) -> Tensor:
+        """The weighted sum is one product, and nothing has to be sorted."""
+        outs = torch.cat([self._run(expert, x) for expert in sorted(chosen)])
+        order = sorted(range(len(chosen)), key=chosen.__getitem__)
+        return (weights[order, None] * outs).sum(0, keepdim=True)
+
+    def _run(self, expert: int, x: Tensor) -> Tensor:
+        gate, up = F.linear(x, self.gate_up[expert]).chunk(2, -1)
+        return F.linear(F.gelu(gate, approximate="tanh").mul_(up), self.down[expert])
 
     def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and index of each row's experts: [rows, top_k] float32 and int64."""

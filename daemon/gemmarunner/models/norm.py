@@ -25,11 +25,13 @@ class RMSNorm(Protocol):
 def make_norm(weight: Tensor, eps: float) -> RMSNorm:
     """A norm over `weight`'s last dimension; leading dimensions of `weight` broadcast."""
     if weight.dtype is torch.float32 and weight.device.type == "cpu":
-        return _ComposedNorm(weight, eps)
+        return ComposedNorm(weight, eps)
     return _FusedNorm(weight, eps)
 
 
-class _ComposedNorm:
+class ComposedNorm:
+    """A norm of four small operators."""
+
     __slots__ = ("floor", "weight")
 
     def __init__(self, weight: Tensor, eps: float) -> None:

@@ -1,19 +1,22 @@
 """A Gemma 4 target's text stack: tokens in, final hidden rows and logits out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gemmarunner.engine.kvcache import KVCache
-from gemmarunner.models.attention import Span, attend
+from gemmarunner.models.attention import Span
 from gemmarunner.models.config import LayerConfig, TargetConfig
 from gemmarunner.models.embedding import Embedding, PerLayerEmbedding
 from gemmarunner.models.layers import Layer
-from gemmarunner.models.linear import EXACT_ROWS, even_rows, make_linear
+from gemmarunner.models.linear import EXACT_ROWS, FEW_ROWS, MakeLinear, even_rows, make_linear
 from gemmarunner.models.masks import SeparateMasks, common_piece
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
+from gemmarunner.models.scripted import script_layers
+from gemmarunner.models.turns import Part, ScriptArguments, Turn, attend_parts, script_arguments
 from gemmarunner.models.weights import Take, under
 
 
@@ -29,15 +32,23 @@ class Target:
     """A target's weights, and the pass over rows of one sequence."""
 
     def __init__(
-        self, config: TargetConfig, take: Take, device: torch.device, dtype: torch.dtype
+        self,
+        config: TargetConfig,
+        take: Take,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        linear: MakeLinear = make_linear,
+        head: MakeLinear = make_linear,
     ) -> None:
+        """`linear` and `head` make the big matrices' products: packed, if they are quantized."""
         self.config = config
         self.device = device
         self.dtype = dtype
         hidden, layers = config.hidden, config.layers
         table = take("embed_tokens.weight", (config.vocab_size, hidden), stored=True)
         self.embedding = Embedding(table, hidden, dtype)
-        self._head = make_linear(table.to(dtype))
+        self._head = head(table.to(dtype))
         self._ple = (
             PerLayerEmbedding(
                 config.vocab_size, len(layers), config.ple_dim, hidden, config.eps, take
@@ -53,6 +64,7 @@ class Target:
                 eps=config.eps,
                 take=under(take, f"layers.{index}."),
                 owns_kv=layer.donor is None,
+                linear=linear,
                 ple_dim=config.ple_dim,
                 moe=config.moe,
             )
@@ -60,6 +72,7 @@ class Target:
         ]
         self._norm = make_norm(take("norm.weight", (hidden,)), config.eps)
         self._like = torch.empty(0, device=device, dtype=dtype)
+        self._scripted = script_layers(self._layers, [layer.kv_heads for layer in layers])
         self._shapes, self._shape_of_layer = _distinct_shapes(layers)
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in self._shapes]
         self._masks = [SeparateMasks(self._window(s), device, dtype) for s in self._shapes]
@@ -85,17 +98,47 @@ class Target:
         if kept == rows:
             tokens = _filled(tokens, self._computed(rows))
         x, ple = self._embed(tokens, soft)
-        spans = self._spans(cache, cache.length, rows, tokens.shape[0], soft)
+        turns = self._turns(cache, cache.length, rows, tokens.shape[0], soft)
         first_shared, layers = self.config.first_shared, len(self._layers)
-        x = self._run(0, first_shared, x, ple, spans, cache)
+        x = self._run(0, first_shared, x, ple, turns)
         if kept < rows:
             x = x[-kept:]
             ple = [of_layer[-kept:] for of_layer in ple]
         if kept < rows and first_shared < layers:
-            spans = self._spans(cache, cache.length + rows - kept, kept, kept, None)
-        x = self._run(first_shared, layers, x, ple, spans, cache)
+            turns = self._turns(cache, cache.length + rows - kept, kept, kept, None)
+        x = self._run(first_shared, layers, x, ple, turns)
         cache.length += rows
         return self._norm(x)[:kept]
+
+    @torch.inference_mode()
+    def forward_many(self, tokens: Sequence[Tensor], caches: Sequence[KVCache]) -> list[Tensor]:
+        """`forward` of several sequences, whose matrices are read once for all of their rows.
+
+        `tokens` are [rows] int64 for each cache; returns all of its hidden rows [rows, hidden].
+        Where `forward` promises that rows don't depend on their number, neither do they here:
+        up to `EXACT_ROWS` rows of each sequence and `FEW_ROWS` in all. More are run in groups.
+        """
+        counts = [part.shape[0] for part in tokens]
+        results: list[Tensor] = []
+        for begin, end in _groups(counts):
+            if end - begin == 1:
+                results.append(self.forward(tokens[begin], caches[begin]))
+            else:
+                results += self._together(tokens[begin:end], caches[begin:end], counts[begin:end])
+        return results
+
+    def _together(
+        self, tokens: Sequence[Tensor], caches: Sequence[KVCache], counts: list[int]
+    ) -> list[Tensor]:
+        computed = self._computed(sum(counts))
+        x, ple = self._embed(_filled(torch.cat(tuple(tokens)), computed), None)
+        for rows, cache in zip(counts, caches, strict=True):
+            cache.make_room(rows)
+        turns = self._common_turns(caches, counts, computed)
+        x = self._run(0, len(self._layers), x, ple, turns)
+        for rows, cache in zip(counts, caches, strict=True):
+            cache.length += rows
+        return list(torch.split(self._norm(x)[: sum(counts)], counts))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -124,50 +167,75 @@ class Target:
             x.index_copy_(0, soft.rows, soft.embeddings.to(x.dtype))
         return x, list(self._ple(tokens, x)) if self._ple is not None else []
 
-    def _spans(
+    def _turns(
         self, cache: KVCache, start: int, rows: int, computed: int, soft: SoftRows | None
-    ) -> list[Span]:
-        """For each distinct layer shape, where `rows` rows from position `start` on stand."""
-        spans = []
-        for shape, rope, masks in zip(self._shapes, self._ropes, self._masks, strict=True):
-            base = cache.sliding_base if shape.kind == "sliding" else 0
-            if rows <= EXACT_ROWS and soft is None:
-                pieces = masks.pieces(start, rows, base)
-            else:
-                images = soft is not None and self.config.bidirectional_images
-                blocks = soft.blocks if images and soft and shape.kind == "sliding" else None
-                pieces = common_piece(start, rows, self._window(shape), base, self._like, blocks)
+    ) -> list[Turn]:
+        """For each distinct layer shape, `rows` rows of one sequence from position `start` on."""
+        turns = []
+        for at, rope in enumerate(self._ropes):
             cos, sin = rope.rows(start, start + computed)
-            spans.append(Span(cos, sin, cache.length - base, rows, pieces))
-        return spans
+            turns.append(Turn(cos, sin, (Part(cache, self._span(at, cache, start, rows, soft)),)))
+        return turns
+
+    def _common_turns(
+        self, caches: Sequence[KVCache], counts: list[int], computed: int
+    ) -> list[Turn]:
+        """For each distinct layer shape, few rows of each of several sequences."""
+        turns = []
+        sequences = list(zip(caches, counts, strict=True))
+        for at, rope in enumerate(self._ropes):
+            angles = [rope.rows(cache.length, cache.length + rows) for cache, rows in sequences]
+            cos, sin = (_filled(torch.cat(parts), computed) for parts in zip(*angles, strict=True))
+            parts = [Part(c, self._span(at, c, c.length, rows, None)) for c, rows in sequences]
+            turns.append(Turn(cos, sin, tuple(parts)))
+        return turns
+
+    def _span(self, at: int, cache: KVCache, start: int, rows: int, soft: SoftRows | None) -> Span:
+        """Where `rows` rows from position `start` on stand in layers of the shape `at`."""
+        shape = self._shapes[at]
+        base = cache.sliding_base if shape.kind == "sliding" else 0
+        if rows <= EXACT_ROWS and soft is None:
+            pieces = self._masks[at].pieces(start, rows, base)
+        else:
+            images = soft is not None and self.config.bidirectional_images
+            blocks = soft.blocks if images and soft and shape.kind == "sliding" else None
+            pieces = common_piece(start, rows, self._window(shape), base, self._like, blocks)
+        return Span(cache.length - base, rows, pieces)
 
     def _window(self, layer: LayerConfig) -> int | None:
         return self.config.window if layer.kind == "sliding" else None
 
-    def _run(
-        self,
-        begin: int,
-        end: int,
-        x: Tensor,
-        ple: list[Tensor],
-        spans: list[Span],
-        cache: KVCache,
-    ) -> Tensor:
-        """Rows through layers begin..end-1; those that own K/V write them to the cache."""
-        computed = x.shape[0]
+    def _run(self, begin: int, end: int, x: Tensor, ple: list[Tensor], turns: list[Turn]) -> Tensor:
+        """Rows through layers begin..end-1; those that own K/V write them to the caches."""
+        if begin < end and self._scripted and _few(turns):
+            return self._run_scripted(begin, end, x, ple, [script_arguments(t) for t in turns])
         for index in range(begin, end):
-            layer = self._layers[index]
-            span = spans[self._shape_of_layer[index]]
+            layer, turn = self._layers[index], turns[self._shape_of_layer[index]]
             donor = self.config.layers[index].donor
-            heads = layer.project(layer.input_norm(x), span.cos, span.sin)
-            if computed > span.rows:
-                heads = heads[: span.rows]
-            if donor is None:
-                donor = index
-                cache.write(index, span.slot, heads[:, layer.heads :])
-                heads = heads[:, : layer.heads]
-            attended = _filled(attend(heads, cache, donor, span), computed)
+            heads = layer.project(layer.input_norm(x), turn.cos, turn.sin)
+            attended = _filled(attend_parts(heads, layer.heads, index, donor, turn), x.shape[0])
             x = layer.finish(x, attended, ple[index] if ple else None)
+        return x
+
+    def _run_scripted(
+        self, begin: int, end: int, x: Tensor, ple: list[Tensor], places: list[ScriptArguments]
+    ) -> Tensor:
+        for index in range(begin, end):
+            place = places[self._shape_of_layer[index]]
+            donor = self.config.layers[index].donor
+            own = [] if donor is not None else [cache.store(index) for cache in place.caches]
+            read = index if donor is None else donor
+            x = self._scripted[index](
+                x,
+                place.cos,
+                place.sin,
+                own,
+                place.writes,
+                [cache.store(read) for cache in place.cache_of_piece],
+                place.pieces,
+                place.masks,
+                ple[index] if ple else None,
+            )
         return x
 
 
@@ -192,3 +260,24 @@ def _distinct_shapes(layers: tuple[LayerConfig, ...]) -> tuple[list[LayerConfig]
             shapes.append(layer)
         index_of.append(seen[key])
     return shapes, index_of
+
+
+def _few(turns: list[Turn]) -> bool:
+    """Whether so few rows are computed that each has a product of its own."""
+    separate = all(part.span.pieces[0].mask.ndim == 4 for part in turns[0].parts)
+    return separate and turns[0].cos.shape[0] <= 2 * FEW_ROWS
+
+
+def _groups(counts: list[int]) -> list[tuple[int, int]]:
+    """Neighbours that run together: begin and end of each group."""
+    groups: list[tuple[int, int]] = []
+    begin = total = 0
+    for index, count in enumerate(counts):
+        full = (
+            total + count > FEW_ROWS or count > EXACT_ROWS or total > EXACT_ROWS * (index - begin)
+        )
+        if index > begin and full:
+            groups.append((begin, index))
+            begin, total = index, 0
+        total += count
+    return [*groups, (begin, len(counts))] if counts else []

