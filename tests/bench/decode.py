@@ -14,10 +14,12 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gemmarunner.engine.ports import RoundPlan
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
+from gemmarunner.models.packing import packer
 from tests.bench import shapes
 
 _WARM_ROUNDS = 8
@@ -119,25 +121,29 @@ def build_pair(
     from gemmarunner.cuda.target import CudaTarget
 
     tensors = shapes.synthetic_target(shape, device, torch.bfloat16)
+    packing = _Packing(weights)
     target = CudaTarget(
-        shapes.target_config(shape), tensors.take, device, torch.bfloat16, **_packing(weights)
+        shapes.target_config(shape), tensors.take, device, torch.bfloat16, pack=packing
     )
-    read = float(getattr(target, "read_bytes", tensors.read_bytes))
     drafter = None
     if drafts:
         made = shapes.take(shape, device, torch.bfloat16, 1)
         drafter = CudaDrafter(shapes.drafter_config(shape), made, target)
-    return target, drafter, read if weights != "bf16" else tensors.read_bytes
+    return target, drafter, tensors.read_bytes - packing.saved
 
 
-def _packing(weights: str) -> dict[str, Any]:
-    """How matrices are kept: as they are, or packed."""
-    if weights == "bf16":
-        return {}
-    from gemmarunner.quant.formats import Format, quantize
+class _Packing:
+    """Keeps matrices as `--quantize` would, and counts the bytes that saves."""
 
-    kind = {"int8": Format.Q8_0, "int4": Format.Q4_0}.get(weights) or Format(weights)
-    return {"pack": lambda name, matrix: quantize(matrix, kind)}
+    def __init__(self, weights: str) -> None:
+        wanted = {"bf16": None, "q8_0": "int8", "q4_0": "int4"}.get(weights, weights)
+        self._pack = packer(wanted)
+        self.saved = 0
+
+    def __call__(self, name: str, matrix: Tensor) -> Any:
+        packed = self._pack(name, matrix)
+        self.saved += matrix.nbytes - packed.nbytes
+        return packed
 
 
 def copy_bandwidth(device: torch.device) -> float:

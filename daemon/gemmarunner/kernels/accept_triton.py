@@ -43,7 +43,7 @@ def launch_accept(
     return new, count, seed, row
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["drafted", "per"])  # type: ignore[untyped-decorator]
 def _accept(  # type: ignore[no-untyped-def]
     drafts,
     chosen,

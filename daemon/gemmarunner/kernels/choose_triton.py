@@ -113,7 +113,7 @@ def _without(x, column, suppressed, SUPPRESSED: tl.constexpr):  # type: ignore[n
     return x
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["per"])  # type: ignore[untyped-decorator]
 def _group_maxima(  # type: ignore[no-untyped-def]
     logits,
     suppressed,
@@ -139,7 +139,7 @@ def _group_maxima(  # type: ignore[no-untyped-def]
     tl.store(overflow + row // per, False, mask=(tl.program_id(0) == 0) & (row % per == 0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["offset", "per"])  # type: ignore[untyped-decorator]
 def _draw(  # type: ignore[no-untyped-def]
     logits,
     maxima,

@@ -62,7 +62,7 @@ def _embed(ids, table, out, scale, WIDTH: tl.constexpr, PIECE: tl.constexpr, PDL
     tl.store(out + row * WIDTH + column, x * scale, mask=column < WIDTH)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def _ple_rows(  # type: ignore[no-untyped-def]
     ids,
     table,

@@ -151,7 +151,7 @@ def _best(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _expert_of(chosen, pairs, PAIRS: tl.constexpr, BY_PAIR: tl.constexpr):  # type: ignore[no-untyped-def]
-    """This program's expert, for every pair its number among the expert's, and how many they are.
+    """This program's expert, and how many pairs name it.
 
     A program that stands for a pair has none to do when an earlier pair names the same expert.
     """
@@ -162,24 +162,33 @@ def _expert_of(chosen, pairs, PAIRS: tl.constexpr, BY_PAIR: tl.constexpr):  # ty
     if BY_PAIR:
         expert = tl.load(chosen + me)
     hit = every == expert
-    number = tl.where(hit, tl.cumsum(hit.to(tl.int32), 0) - 1, -1)
     total = tl.sum(hit.to(tl.int32), 0)
     if BY_PAIR:
         first = tl.min(tl.where(hit, at, PAIRS), 0)
         total = tl.where(first == me, total, 0)
-    return expert.to(tl.int64), number, total
+    return expert, total
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _pairs_of(number, start, PAIRS: tl.constexpr, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The pairs [ROWS] numbered `start` and on; -1 where there are no more."""
-    at = tl.arange(0, PAIRS)
+def _pairs_of(  # type: ignore[no-untyped-def]
+    chosen, pairs, expert, start, PAIRS: tl.constexpr, ROWS: tl.constexpr
+):
+    """The pairs [ROWS] that name the expert, from its `start`-th on; -1 where there are no more."""
+    BLOCK: tl.constexpr = min(PAIRS, 128)  # all at once would take more registers than there are
     wanted = start + tl.arange(0, ROWS)
-    same = number[None, :] == wanted[:, None]
-    return tl.max(tl.where(same, at[None, :], -1), 1)
+    found = tl.full([ROWS], -1, tl.int32)
+    before = 0
+    for first in range(0, PAIRS, BLOCK):
+        at = first + tl.arange(0, BLOCK)
+        hit = tl.load(chosen + at, mask=at < pairs, other=-1) == expert
+        number = tl.where(hit, before + tl.cumsum(hit.to(tl.int32), 0) - 1, -1)
+        same = number[None, :] == wanted[:, None]
+        found = tl.maximum(found, tl.max(tl.where(same, at[None, :], -1), 1))
+        before += tl.sum(hit.to(tl.int32), 0)
+    return found
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["pairs"])  # type: ignore[untyped-decorator]
 def _gate_up(  # type: ignore[no-untyped-def]
     x,
     weight,
@@ -200,14 +209,14 @@ def _gate_up(  # type: ignore[no-untyped-def]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    expert, number, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
+    expert, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
     EVEN: tl.constexpr = WIDTH % STEP == 0
     both = tl.arange(0, 2 * TILE)  # gate rows, then up rows
     unit = tl.program_id(0) * TILE + both % TILE
-    rows = expert * (2 * UNITS) + (both // TILE) * UNITS + tl.minimum(unit, UNITS - 1)
+    rows = expert.to(tl.int64) * (2 * UNITS) + (both // TILE) * UNITS + tl.minimum(unit, UNITS - 1)
     lane = tl.arange(0, STEP)
     for start in range(0, total, ROWS):
-        pair = _pairs_of(number, start, PAIRS, ROWS)
+        pair = _pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
         row = tl.maximum(pair, 0) // TOP_K
         acc = tl.zeros([ROWS, 2 * TILE], tl.float32)
         for k in tl.range(0, WIDTH, STEP, num_stages=STAGES):
@@ -235,7 +244,7 @@ def _gate_up(  # type: ignore[no-untyped-def]
         tl.store(hidden + pair[:, None] * UNITS + at[None, :], out, mask=inside_out)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["pairs"])  # type: ignore[untyped-decorator]
 def _down(  # type: ignore[no-untyped-def]
     hidden,
     weight,
@@ -257,13 +266,13 @@ def _down(  # type: ignore[no-untyped-def]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    expert, number, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
+    expert, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
     EVEN: tl.constexpr = UNITS % STEP == 0
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    rows = expert * WIDTH + tl.minimum(at, WIDTH - 1)
+    rows = expert.to(tl.int64) * WIDTH + tl.minimum(at, WIDTH - 1)
     lane = tl.arange(0, STEP)
     for start in range(0, total, ROWS):
-        pair = _pairs_of(number, start, PAIRS, ROWS)
+        pair = _pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
         used = tl.maximum(pair, 0)
         acc = tl.zeros([ROWS, TILE], tl.float32)
         for k in tl.range(0, UNITS, STEP, num_stages=STAGES):

@@ -10,7 +10,7 @@ _MIX_B = tl.constexpr(0x94D049BB133111EB)
 _ULP = tl.constexpr(2.0**-52)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def uniform(key, position, ids):  # type: ignore[no-untyped-def]
     """A number f64 from 0 to 1 for each of `ids`, of stream `key` at text index `position`."""
     number = (position.to(tl.int64) << _TOKEN_BITS) + ids

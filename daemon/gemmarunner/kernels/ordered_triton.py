@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def packed(values, index):  # type: ignore[no-untyped-def]
     """int64 that grow with `values` (f32) and, among equals, fall with `index` (int32, >= 0)."""
     bits = tl.where(values == 0, 0.0, values).to(tl.int32, bitcast=True)  # minus zero is zero
@@ -12,13 +12,13 @@ def packed(values, index):  # type: ignore[no-untyped-def]
     return (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def unpacked_index(keys):  # type: ignore[no-untyped-def]
     """The places in `keys`, int32."""
     return 0x7FFFFFFF - keys.to(tl.int32)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def unpacked_value(keys):  # type: ignore[no-untyped-def]
     """The numbers in `keys`, f32."""
     ordered = (keys >> 32).to(tl.int32)

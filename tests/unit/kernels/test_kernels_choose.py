@@ -1,5 +1,10 @@
 """Tokens chosen by the kernel's rules equal those of the engine's sampler, row by row."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -198,3 +203,18 @@ class TestKernel:
         tokens = launch_draft(logits, ids, batch, 4, None)
 
         assert draft_slow(logits, ids, batch, 4).tolist() == tokens.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_choosing_kernels_compile_for_hopper() -> None:
+    """Each kernel around the matrix products fits an SM at the real shapes, and none spills."""
+    pytest.importorskip("triton")
+    program = Path(__file__).with_name("compile_choosing.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
