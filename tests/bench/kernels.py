@@ -4,7 +4,8 @@
 needs torch, triton and numpy only. Every kernel is first held against its slow twin, and rows
 against themselves among other rows, bit for bit. A figure is the time a call takes in a CUDA graph
 of many calls, over copies of the weight that together exceed the L2 cache twice. `--sweep` tries
-plans other than the built-in one and names the best; `--chain` times whole layers, see `chain`; `$OUT/kernels.json` then holds all figures.
+plans other than the built-in one and names the best; `$OUT/kernels.json` then holds all figures.
+`--chain` times whole layers instead, see `tests.bench.chain`.
 """
 
 import argparse

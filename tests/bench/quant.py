@@ -1,12 +1,12 @@
 """How fast packed matrices are multiplied on a GPU, and whether the results are the twins'.
 
-    python -m tests.bench.quant [--sweep] [--formats q4_0,q8_0] [--seconds 160]
+    python -m tests.bench.quant [--sweep] [--formats q4_0,q8_0] [--seconds 90]
 
 Checks first: every format against its unpacked float32 product, rows bit for bit the same among any
 number of rows, unpacking bit for bit. Then milliseconds, GB/s and the share of this GPU's copy
 bandwidth, on the shapes of E4B and E2B, at 1, 5, 16 and 40 rows. Each time is that of one call in a
 CUDA graph of calls on different copies of the matrix, more of them than the L2 cache holds.
-`--sweep` tries ways to cut the products, until the seconds are over. JSON goes to $OUT/quant.json.
+`--sweep` tries ways to cut the products, for that many seconds more. JSON goes to $OUT/quant.json.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from gemmarunner.quant.planes import Planes
 
 ROWS = (1, 5, 16, 40)
 _COLD_BYTES = 2**28  # of copies: five times the L2 cache of an H200
-_CUTS = [(16, 1), (32, 1), (32, 2), (64, 2), (64, 4), (128, 4)]  # rows of the matrix, warps
 
 
 class Case(NamedTuple):
@@ -65,15 +64,15 @@ MODELS = {
 def main() -> None:
     """Prints what it found, the compact table last."""
     options = _options()
-    end = time.monotonic() + options.seconds
     formats = [Format(name) for name in options.formats.split(",")]
     found: dict[str, Any] = {"checks": [check(format) for format in Format]}
     for line in found["checks"]:
         print(line, flush=True)
     found["copy_gbs"] = copy_bandwidth()
-    if options.sweep:
-        found["sweep"] = sweep(formats, end)
+    end = time.monotonic() + options.seconds
     found["rows"] = [row for format in formats for row in times(format, found["copy_gbs"], end)]
+    if options.sweep:
+        found["sweep"] = sweep(formats, time.monotonic() + options.seconds)
     found["tokens"] = [token(found["rows"], model, rows, format, found["copy_gbs"])
                        for model in MODELS for format in formats for rows in ROWS]  # fmt: skip
     _report(found)
@@ -83,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--formats", default="q4_0,q8_0")
-    parser.add_argument("--seconds", type=float, default=160)
+    parser.add_argument("--seconds", type=float, default=90)
     return parser.parse_args()
 
 
@@ -134,8 +133,7 @@ def check(format: Format) -> dict[str, Any]:
         "head": (linear.head(x, packed, 30.0), dense.head_slow(x.float(), wide, 30.0)),
     }
     errors = {name: _error(*pair) for name, pair in pairs.items()}
-    cuts = [linear.Tiling(r, 2, w) for r, w in _CUTS] + [linear.tiling(packed, False)]
-    same = all(_rows_equal(x, packed, cut) for cut in cuts)
+    same = _rows_equal(x, packed)
     exact = torch.equal(linear.unpacked(packed, torch.float32), wide)
     limits = {"matmul": 1e-5, "head": 1e-4}
     good = same and exact and all(e <= limits.get(n, 2**-7) for n, e in errors.items())
@@ -146,11 +144,16 @@ def _error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
-def _rows_equal(x: Tensor, packed: Packed, cut: linear.Tiling) -> bool:
-    """Each row alone, among 5, 16 and 40: the same bits."""
-    whole = linear.matmul(x, packed, cut)
-    counts = (1, 5, 16, 17)
-    return all(torch.equal(whole[:, :n], linear.matmul(x[:n], packed, cut)) for n in counts)
+def _rows_equal(x: Tensor, packed: Packed) -> bool:
+    """Among any number of rows and in tiles of any size: the same bits."""
+    own = linear.tiling(packed, False)
+    whole = linear.matmul(x, packed)
+    for n, rows, columns in ((1, 16, 8), (33, 16, 8), (40, 32, 16), (17, 16, 16), (5, 16, 32)):
+        tiles = own._replace(rows=rows, columns=columns, stages=2)
+        for cut in (tiles, None):
+            if not torch.equal(whole[:, :n], linear.matmul(x[:n], packed, cut)):
+                return False
+    return True
 
 
 def call(case: Case, packed: Packed, x: Tensor, cut: linear.Tiling | None) -> Tensor:
@@ -211,15 +214,19 @@ def measured(
 
 
 def copy_bandwidth() -> float:
-    """GB/s of reading and writing, in a copy of 1 GiB."""
-    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    """GB/s of reading and writing, in copies of 2 GiB."""
+    source = torch.zeros(2**29, dtype=torch.float32, device="cuda")  # of bytes, it is slower
     to = torch.empty_like(source)
-
-    def run() -> None:
-        for _ in range(8):
-            to.copy_(source)
-
-    return 2 * source.nbytes / 1e6 / milliseconds(run, 8)
+    spans = []
+    for _ in range(8):
+        begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        begin.record()
+        to.copy_(source)
+        end.record()
+        end.synchronize()
+        spans.append(float(begin.elapsed_time(end)))
+    return 2 * source.nbytes / 1e6 / min(spans)
 
 
 def times(format: Format, copy: float, end: float) -> list[dict[str, Any]]:
@@ -258,47 +265,57 @@ def token(
 
 
 def sweep(formats: list[Format], end: float) -> list[dict[str, Any]]:
-    """Times of many cuts at 5 and 16 rows; half of the seconds are for it."""
-    half = time.monotonic() + (end - time.monotonic()) * 0.6
+    """Times of other cuts, the most important matrices first, until the seconds are over."""
     found: list[dict[str, Any]] = []
-    for format in formats:
-        for case in [
-            c for model in MODELS.values() for c in model if c.shape[0] > 256 < c.shape[1]
-        ]:
-            matrices = copies(format, case)
-            for cut in _cuts(case, linear.step_count(matrices[0])):
-                if time.monotonic() > half:
-                    return found
-                found.append(_tried(format, case, matrices, cut))
-            best = min(found, key=lambda r: r["us"] if r["shape"] == case.shape else 1e9)
-            print("best", best, flush=True)
+    for model in MODELS.values():
+        for format in formats:
+            for case in sorted(model, key=lambda c: -c.times * c.shape[0] * c.shape[1]):
+                matrices = copies(format, case)
+                for rows, cut in _cuts(case, matrices[0]):
+                    if time.monotonic() > end:
+                        return found
+                    found.append(_tried(format, case, matrices, rows, cut))
     return found
 
 
 def _tried(
-    format: Format, case: Case, matrices: list[Packed], cut: linear.Tiling
+    format: Format, case: Case, matrices: list[Packed], rows: int, cut: linear.Tiling
 ) -> dict[str, Any]:
     row = {
         "format": format.value,
         "operation": case.operation,
         "shape": case.shape,
+        "count": rows,
         **cut._asdict(),
     }
     try:
-        ms = measured(case, matrices, 5, cut)
+        ms = measured(case, matrices, rows, cut)
     except Exception as error:  # too much shared memory for this GPU: a cut to leave out
         return {**row, "us": 1e9, "error": str(error)[:80]}
     return {**row, "us": round(ms * 1000, 2), "gbs": round(matrices[0].nbytes / 1e6 / ms)}
 
 
-def _cuts(case: Case, steps: int) -> list[linear.Tiling]:
-    splits = [1] if case.operation != "matmul" else [s for s in (1, 2, 4, 8) if s * 2 <= steps]
-    return [
-        linear.Tiling(rows, split, warps, stages)
-        for stages in (4, 3, 6)
-        for rows, warps in _CUTS
-        for split in splits
+def _cuts(case: Case, packed: Packed) -> list[tuple[int, linear.Tiling]]:
+    """Rows and cuts: neighbours of the own one at 5 rows, then tiles of activations at 16, 40."""
+    own = linear.tiling(packed, case.operation != "matmul")
+    steps = linear.step_count(packed)
+    pairs = [
+        (max(1, own.splits * a // b), own.warps * b // a)
+        for a, b in ((1, 1), (2, 1), (1, 2))
+        if own.warps * b // a >= 1
+    ] + [(own.splits, own.warps * 2), (own.splits, max(1, own.warps // 2))]
+    if case.operation != "matmul":
+        pairs = [(1, warps) for _, warps in pairs]
+    pairs = [p for p in dict.fromkeys(pairs) if p[0] * p[1] <= 2 * steps and p[1] <= 16]
+    narrow = [(5, linear.Tiling(16, s, w, stages, 8)) for s, w in pairs for stages in (2, 3)]
+    tiles = [(16, 16, 2), (32, 16, 2), (16, 16, 3), (16, 32, 2), (32, 8, 2)]
+    wide = [
+        (rows, linear.Tiling(tile, own.splits, own.warps, stages, columns))
+        for rows in (16, 40)
+        for tile, columns, stages in tiles
+        if columns <= rows
     ]
+    return narrow + wide
 
 
 def _report(found: dict[str, Any]) -> None:
@@ -306,7 +323,7 @@ def _report(found: dict[str, Any]) -> None:
     (out / "quant.json").write_text(json.dumps(found, indent=1))
     best: dict[Any, dict[str, Any]] = {}
     for row in found.get("sweep", []):
-        key = (row["format"], row["operation"], row["shape"])
+        key = (row["format"], row["operation"], row["shape"], row["count"])
         best[key] = min(best.get(key, row), row, key=lambda r: r["us"])
     for row in best.values():
         print("best cut", row)

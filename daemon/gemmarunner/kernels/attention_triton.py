@@ -6,7 +6,6 @@ instruction too, so a row's partial result does not depend on its tile.
 """
 
 # Triton reads the arguments by its own rules; capitals are its custom for constants.
-# ruff: noqa: N803, N806
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 import triton

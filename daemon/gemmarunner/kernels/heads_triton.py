@@ -1,7 +1,6 @@
 """The Triton kernel that turns a projection's partial sums into normalised, rotated heads."""
 
 # Triton reads the arguments by its own rules; capitals are its custom for constants.
-# ruff: noqa: N803, N806
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 import triton

@@ -13,8 +13,6 @@ they are on their way into L2 when the rows arrive; a program of one step loads 
 `ple_gate` has so few weights that its latency is all: see `narrow`.
 """
 
-# ruff: noqa: N803, N806 - Triton's own spelling of compile-time constants
-
 from typing import Any
 
 import torch
@@ -161,24 +159,29 @@ def narrow(  # type: ignore[no-untyped-def]
     live = (row < rows)[None, :, None]
     inputs = x + (row * k)[None, :, None] + strand
     weights = weight + (tl.minimum(place, n - 1) * k)[None, :, None] + strand
+    stored = (row < rows)[:, None] & (place < n)[None, :]
+    cell = row[:, None] * n + place[None, :]
+    if PDL and EVEN_K:
+        starts = weight + tl.minimum(place, n - 1) * k
+        fetch_ahead(starts, k * (weight.dtype.element_ty.primitive_bitwidth // 8))
     held = ()
     for step in tl.static_range(STEPS):
         at = step * STRANDS * BLOCK_K
         if EVEN_K:
-            held = held + (tl.load(weights + at),)  # noqa: PLR6104, RUF005 - Triton has no more
+            held = held + (tl.load(weights + at),)  # type: ignore[assignment]  # noqa: RUF005
         else:
-            held = held + (tl.load(weights + at, mask=strand + at < k, other=0.0),)
+            held = held + (tl.load(weights + at, mask=strand + at < k, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
     if PDL:
         gdc_wait()
-    total = tl.zeros((STRANDS, 16, BLOCK_N), tl.float32)
+    values = ()
     for step in tl.static_range(STEPS):
         at = step * STRANDS * BLOCK_K
         seen = live if EVEN_K else live & (strand + at < k)
-        values = tl.load(inputs + at, mask=seen, other=0.0)
-        total = tl.dot(values, held[step].permute(0, 2, 1), total, "ieee")
-    stored = (row < rows)[:, None] & (place < n)[None, :]
-    cell = row[:, None] * n + place[None, :]
+        values = values + (tl.load(inputs + at, mask=seen, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
     factor = tl.load(ple + cell, mask=stored, other=0.0).to(tl.float32)
+    total = tl.zeros((STRANDS, 16, BLOCK_N), tl.float32)
+    for step in tl.static_range(STEPS):
+        total = tl.dot(values[step], held[step].permute(0, 2, 1), total, "ieee")
     tl.store(out + cell, (gelu(tl.sum(total, 0)) * factor).to(out.dtype.element_ty), mask=stored)
 
 

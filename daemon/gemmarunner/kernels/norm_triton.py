@@ -3,8 +3,6 @@
 Latency is all: weights are loaded while the kernel before still runs, partial sums all at once.
 """
 
-# ruff: noqa: N803 - Triton's own spelling of compile-time constants
-
 import torch
 import triton
 import triton.language as tl

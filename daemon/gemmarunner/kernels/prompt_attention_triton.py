@@ -1,7 +1,6 @@
 """The Triton kernel of prompt attention: flash attention over a cache ring, then the new keys."""
 
 # Triton reads the arguments by its own rules; capitals are its custom for constants.
-# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 import triton
