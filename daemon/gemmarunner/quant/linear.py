@@ -20,23 +20,42 @@ MAX_TILE = dense.MAX_TILE
 
 
 class Tiling(NamedTuple):
-    """How a product is cut: chosen by the matrix's shape alone, never by the number of rows."""
+    """How a product is cut. `splits` and `warps` order its sums: the matrix's shape fixes them."""
 
     rows: int  # of the matrix, a program
     splits: int  # of a row, as near as whole steps allow
-    warps: int = 2  # four would take another tensor-core instruction
-    stages: int = 4  # three steps of words on their way, some 40 KB a multiprocessor
+    warps: int  # a program; each sums steps of its own
+    stages: int = 3
+    columns: int = 8  # rows of activations a program
 
 
-def tiling(packed: Packed, whole: bool) -> Tiling:
-    """The cut of `packed`; whole: rows may not be split.
+def tiling(packed: Packed, whole: bool, count: int = 1) -> Tiling:
+    """The cut of `packed` for `count` rows; whole: rows may not be split.
 
-    Some 600 programs keep 132 multiprocessors even; a split takes two steps at least.
+    Some 20 warps keep a multiprocessor busy: that many steps should be on their way at a time.
     """
-    rows, steps = packed.shape[0], step_count(packed)
-    tile = 32 if rows >= 2**11 else 16  # of 64 rows, scales would pass through shared memory
-    splits = 1 if whole else max(1, min(8, 640 * tile // rows, steps // 2))
-    return Tiling(tile, splits, 1 if tile == 16 else 2)
+    tiles, steps = -(-packed.shape[0] // 16), step_count(packed)
+    warps, splits = (_warps(tiles, steps), 1) if whole else _splits(tiles, steps)
+    if count <= 8:
+        return Tiling(16, splits, warps, 3, 8)
+    # 32 columns of many warps' steps are more than a multiprocessor's shared memory holds
+    columns = 16 if count <= 16 or warps >= 8 else 32
+    return Tiling(16, splits, warps, 2, columns)
+
+
+def _warps(tiles: int, steps: int) -> int:
+    warps = 1
+    while warps < min(16, steps) and tiles * warps < 2**11:
+        warps *= 2
+    return warps
+
+
+def _splits(tiles: int, steps: int) -> tuple[int, int]:
+    """Warps and splits, so that each warp has some steps and as many as the others."""
+    warps = 4 if steps >= 16 else 2 if steps >= 2 else 1
+    splits = max(1, min(8, steps // warps, -(-3072 // (tiles * warps))))
+    each = -(-steps // (splits * warps)) * warps
+    return warps, -(-steps // each)
 
 
 def step_count(packed: Packed) -> int:
@@ -48,7 +67,7 @@ def matmul(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
     """Partial sums [splits, R, N] f32 of x [R, K]; beyond `MAX_TILE` rows one, in x's dtype."""
     if not _packs(x):
         return dense.matmul(x, dequantized(packed, x.dtype))
-    return _multiply(x, packed, cut or tiling(packed, whole=False), torch.float32)
+    return _multiply(x, packed, cut or tiling(packed, False, len(x)), torch.float32)
 
 
 def gate_up(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
@@ -57,11 +76,10 @@ def gate_up(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
         return dense.gate_up(x, dequantized(packed, x.dtype))
     from gemmarunner.quant import linear_triton
 
-    cut = cut or tiling(packed, whole=True)
+    cut = cut or tiling(packed, True, len(x))
     out = x.new_empty(x.shape[0], packed.shape[0] // 2)
-    tile = _row_tile(x.shape[0])
-    grid = (-(-out.shape[1] * 2 // cut.rows), -(-x.shape[0] // tile))
-    _launch(linear_triton.gated_product, grid, x, packed, cut, [out], [], ROWS=tile)
+    grid = (-(-out.shape[1] * 2 // cut.rows), -(-x.shape[0] // cut.columns))
+    _launch(linear_triton.gated_product, grid, x, packed, cut, [out], [])
     return out
 
 
@@ -69,7 +87,7 @@ def ple_gate(x: Tensor, packed: Packed, ple: Tensor, cut: Tiling | None = None) 
     """gelu(x packed^T) * ple of x [R, K], ple [R, N]: [R, N] in x's dtype."""
     if not _packs(x):
         return dense.ple_gate(x, dequantized(packed, x.dtype), ple)
-    cut = cut or tiling(packed, whole=True)
+    cut = cut or tiling(packed, True, len(x))
     return _multiply(x, packed, cut, x.dtype, ple=ple.contiguous())[0]
 
 
@@ -77,7 +95,7 @@ def head(x: Tensor, packed: Packed, softcap: float | None, cut: Tiling | None = 
     """Logits [R, N] f32 of x [R, K], bent into (-softcap, softcap) if given."""
     if not _packs(x):
         return dense.head(x, dequantized(packed, x.dtype), softcap)
-    cut = cut or tiling(packed, whole=True)
+    cut = cut or tiling(packed, True, len(x))
     return _multiply(x, packed, cut, torch.float32, softcap=softcap)[0]
 
 
@@ -115,13 +133,11 @@ def _multiply(
     each = -(-step_count(packed) // cut.splits)
     splits = -(-step_count(packed) // each)
     out = torch.empty(splits, x.shape[0], packed.shape[0], dtype=dtype, device=x.device)
-    tile = _row_tile(x.shape[0])
-    grid = (-(-packed.shape[0] // cut.rows), splits, -(-x.shape[0] // tile))
+    grid = (-(-packed.shape[0] // cut.rows), splits, -(-x.shape[0] // cut.columns))
     rest: list[object] = [each, 1.0 if softcap is None else softcap]
     bent = softcap is not None
     _launch(
-        linear_triton.product, grid, x, packed, cut, [ple, out], rest,
-        ROWS=tile, SOFTCAP=bent,
+        linear_triton.product, grid, x, packed, cut, [ple, out], rest, SOFTCAP=bent
     )  # fmt: skip
     return out
 
@@ -144,7 +160,7 @@ def _launch(
         packed.planes.codes.shape[1], step_count(packed), *rest,
         FORMAT=packed.format.value, BLOCK=packed.block, FIELDS=_fields(packed),
         TAIL=columns % step != 0, FAST=x.dtype is torch.bfloat16 and _fast(), BN=cut.rows,
-        num_warps=cut.warps, num_stages=cut.stages, **meta,
+        WARPS=cut.warps, ROWS=cut.columns, num_warps=cut.warps, num_stages=cut.stages, **meta,
     )  # fmt: skip
 
 
@@ -160,11 +176,6 @@ def _planes(packed: Packed) -> tuple[Tensor | None, ...]:
 def _fields(packed: Packed) -> int:
     """Blocks in a step."""
     return 4 if packed.format is Format.Q8_0 else 8
-
-
-def _row_tile(rows: int) -> int:
-    """Activation rows a program takes: the same tensor-core instruction for all of them."""
-    return 8 if rows <= 8 else 16 if rows <= 16 else 32  # 64 would spill registers
 
 
 def _packs(x: Tensor) -> bool:

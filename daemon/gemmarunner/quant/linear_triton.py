@@ -3,9 +3,13 @@
 The matrix is the tensor core's first operand, so a tile of 16 of its rows costs the same for 1 to 8
 activation rows and hardly more for 16. Products of a block's integer codes with its activations are
 summed exactly as they are; the block's scale multiplies the sum, in float32, not each weight.
+
+The warps of a program share a tile of rows and take turns at its steps: a warp alone waits most of
+its time, so the smaller the matrix, the more warps a tile. All products are a batch of one matrix
+a warp, for which Triton has one instruction whatever the number of rows (`mma.sync.m16n8k16`).
 """
 
-# ruff: noqa: N803 - Triton's own spelling of compile-time constants
+
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, no-untyped-call"
 
 import triton
@@ -31,23 +35,44 @@ def _blocks(words, high, FORMAT: tl.constexpr, dtype: tl.constexpr, FAST: tl.con
 
 
 @triton.jit
-def _each(at, FIELDS: tl.constexpr):
-    """The numbers of a step's blocks, [BN] each: neighbours in memory, one address for all."""
-    if FIELDS == 4:
-        numbers = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+def _numbers(plane, step, live, N, n, FIELDS: tl.constexpr):
+    """The numbers of a step's blocks as whole words [WARPS, BN], zero in a step not `live`."""
+    if FIELDS * plane.dtype.element_ty.primitive_bitwidth == 128:
+        wide = plane.to(tl.pointer_type(tl.int64)) + (step * N + n) * 2
+        words = tl.load(wide, mask=live, other=0), tl.load(wide + 1, mask=live, other=0)
     else:
-        numbers = (
-            tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3),
-            tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7),
-        )  # fmt: skip
-    return numbers
+        wide = plane.to(tl.pointer_type(tl.int64)) + (step * N + n)
+        word = tl.load(wide, mask=live, other=0)
+        words = word, word
+    return words
 
 
 @triton.jit
-def _fetch_ahead(codes, n, width, first, last, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    """Ask for the tile's first words, which no kernel writes, to be brought into L2."""
-    for step in tl.static_range(STEPS):
-        at = codes + n.to(tl.int64) * width + tl.minimum(first + step, last - 1) * BLOCK
+def _number(words, i: tl.constexpr, dtype: tl.constexpr):
+    """The i-th of `_numbers` in float32."""
+    bits: tl.constexpr = dtype.primitive_bitwidth
+    word = words[i * bits // 64] >> (i * bits % 64)
+    if dtype == tl.float16:
+        number = word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    elif dtype == tl.int8:
+        number = word.to(tl.int8).to(tl.float32)
+    else:
+        number = (word.to(tl.int32) & 255).to(tl.float32)
+    return number
+
+
+@triton.jit
+def _fetch_ahead(
+    codes, n, width, first, last, BLOCK: tl.constexpr, BN: tl.constexpr, WARPS: tl.constexpr
+):
+    """Ask for the tile's words, which no kernel writes, to be brought into L2; each once.
+
+    Not by a bulk prefetch, which one thread of a warp after the other would have to start.
+    """
+    pieces: tl.constexpr = 32 * WARPS // BN  # one address a thread
+    for begin in range(first * BLOCK, last * BLOCK, pieces * 16):
+        word = tl.minimum(begin + tl.arange(0, pieces) * 16, last * BLOCK - 16)
+        at = codes + (n.to(tl.int64) * width)[:, None] + word[None, :]
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [at], tl.int32, False, 1
         )
@@ -75,51 +100,72 @@ def _product(
     FIELDS: tl.constexpr,
     TAIL: tl.constexpr,
     FAST: tl.constexpr,
+    WARPS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """The weights' rows n [BN] times x's rows r [ROWS] over steps first..last: [BN, ROWS] f32."""
+    """The weights' rows n [BN] times x's rows r [ROWS] over steps first..last: [BN, ROWS] f32.
+
+    Each warp takes every WARPS-th step; their sums meet in a tree, whose shape the matrix fixes.
+    """
+    BN: tl.constexpr = n.shape[0]
+    ROWS: tl.constexpr = r.shape[0]
+    dtype: tl.constexpr = x.dtype.element_ty
     if PDL:
         gdc_launch_dependents()
-        _fetch_ahead(codes, n, width, first, last, BLOCK, 4)
+        if FAST:
+            _fetch_ahead(codes, n, width, first, last, BLOCK, BN, WARPS)
         gdc_wait()
     j = tl.arange(0, BLOCK)
-    live = (r < R)[None, :]
-    x_at = x + r[None, :].to(tl.int64) * K + j[:, None]
-    words_at = n[:, None].to(tl.int64) * width + j[None, :]
-    ones = tl.full((n.shape[0], BLOCK), 1.0, tl.float32).to(x.dtype.element_ty)
-    total = tl.full((n.shape[0], r.shape[0]), 0.0, tl.float32)
-    following = _each(scale + (first * N + n) * FIELDS, FIELDS)
-    for step in range(first, last):
-        factors = following
-        ahead = tl.minimum(step + 1, last - 1) * N  # a step early: nothing else hides their way
-        following = _each(scale + (ahead + n) * FIELDS, FIELDS)
-        words = tl.load(codes + words_at + step * BLOCK)
+    warp = tl.arange(0, WARPS)
+    x_at = x + (r.to(tl.int64) * K)[None, None, :] + j[None, :, None]
+    words_at = (n.to(tl.int64) * width)[None, :, None] + j[None, None, :]
+    ones = tl.full((WARPS, BN, BLOCK), 1.0, tl.float32).to(dtype)
+    total = tl.full((WARPS, BN, ROWS), 0.0, tl.float32)
+    for begin in range(first, last, WARPS):
+        inside = (begin + warp < last)[:, None]
+        step = tl.minimum(begin + warp, last - 1)  # one twice: its second scale is zero
+        scales = _numbers(scale, step[:, None], inside, N, n[None, :], FIELDS)
+        words = tl.load(codes + words_at + (step * BLOCK)[:, None, None])
         if high is not None:
-            above = tl.load(high + words_at + step * BLOCK).to(tl.int16)
-            blocks = _blocks(words, above, FORMAT, x.dtype.element_ty, FAST)
+            above = tl.load(high + words_at + (step * BLOCK)[:, None, None]).to(tl.int16)
+            blocks = _blocks(words, above, FORMAT, dtype, FAST)
         else:
-            blocks = _blocks(words, words, FORMAT, x.dtype.element_ty, FAST)
-        over = step * (BLOCK * FIELDS) // 256 * N + n
+            blocks = _blocks(words, words, FORMAT, dtype, FAST)
+        over = (step * (BLOCK * FIELDS) // 256 * N)[:, None] + n[None, :]
         if super_scale is not None:
             super_factor = tl.load(super_scale + over).to(tl.float32)
         if minimum is not None:
             super_least = tl.load(super_minimum + over).to(tl.float32)
-            leasts = _each(minimum + (step * N + n) * FIELDS, FIELDS)
+            leasts = _numbers(minimum, step[:, None], inside, N, n[None, :], FIELDS)
         for i in tl.static_range(FIELDS):
-            k = (step * FIELDS + i) * BLOCK
-            mask = live & (k + j < K)[:, None] if TAIL else live
-            rows = tl.load(x_at + k, mask=mask, other=0.0)
-            factor = factors[i].to(tl.float32)
+            k = ((step * FIELDS + i) * BLOCK)[:, None, None]
+            live = (r < R)[None, None, :]
+            if TAIL:
+                live = live & (k + j[None, :, None] < K)
+            rows = tl.load(x_at + k, mask=live, other=0.0)
+            factor = _number(scales, i, scale.dtype.element_ty)
             if super_scale is not None:
                 factor = factor * super_factor
             part = tl.dot(blocks[i], rows, input_precision="ieee")
-            total = tl.fma(part, tl.broadcast_to(factor[:, None], total.shape), total)
+            total = tl.fma(part, tl.broadcast_to(factor[:, :, None], total.shape), total)
             if minimum is not None:
-                least = leasts[i].to(tl.float32) * super_least
+                least = _number(leasts, i, minimum.dtype.element_ty) * super_least
                 # A product, for its order of sums is that of all row counts; tl.sum's is not.
                 sums = tl.dot(ones, rows, input_precision="ieee")
-                total = tl.fma(sums, tl.broadcast_to(-least[:, None], total.shape), total)
-    return total
+                total = tl.fma(sums, tl.broadcast_to(-least[:, :, None], total.shape), total)
+    return _met(total, WARPS, BN, ROWS)
+
+
+@triton.jit
+def _met(total, WARPS: tl.constexpr, BN: tl.constexpr, ROWS: tl.constexpr):
+    """The sum over warps, by halves: the order stands in the text, whatever the layout."""
+    if WARPS == 1:
+        met = total.reshape(BN, ROWS)
+    else:
+        pairs = total.reshape(2, WARPS // 2, BN, ROWS).permute(1, 2, 3, 0)
+        one, other = pairs.split()
+        met = _met(one + other, WARPS // 2, BN, ROWS)
+    return met
 
 
 @triton.jit
@@ -132,7 +178,7 @@ def _gelu(x):
     return 0.5 * x * (1 + _tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R"])
 def product(
     x,
     codes,
@@ -156,6 +202,7 @@ def product(
     TAIL: tl.constexpr,
     FAST: tl.constexpr,
     BN: tl.constexpr,
+    WARPS: tl.constexpr,
     ROWS: tl.constexpr,
     SOFTCAP: tl.constexpr,
     PDL: tl.constexpr,
@@ -167,7 +214,7 @@ def product(
     total = _product(
         x, codes, scale, high, minimum, super_scale, super_minimum,
         tl.minimum(n, N - 1), r, R, K, N, width, first, tl.minimum(first + each, steps),
-        FORMAT, BLOCK, FIELDS, TAIL, FAST, PDL,
+        FORMAT, BLOCK, FIELDS, TAIL, FAST, WARPS, PDL,
     )  # fmt: skip
     at = r[None, :].to(tl.int64) * N + n[:, None]
     live = (r < R)[None, :] & (n < N)[:, None]
@@ -179,7 +226,7 @@ def product(
     tl.store(out + start + at, total.to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R"])
 def gated_product(
     x,
     codes,
@@ -200,6 +247,7 @@ def gated_product(
     TAIL: tl.constexpr,
     FAST: tl.constexpr,
     BN: tl.constexpr,
+    WARPS: tl.constexpr,
     ROWS: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -211,7 +259,7 @@ def gated_product(
     total = _product(
         x, codes, scale, high, minimum, super_scale, super_minimum,
         tl.minimum(n, inner - 1) + tile % 2 * inner, r, R, K, N, width, 0, steps,
-        FORMAT, BLOCK, FIELDS, TAIL, FAST, PDL,
+        FORMAT, BLOCK, FIELDS, TAIL, FAST, WARPS, PDL,
     )  # fmt: skip
     gate, up = total.reshape(BN // 2, 2, ROWS).permute(0, 2, 1).split()
     n = tl.program_id(0) * (BN // 2) + tl.arange(0, BN // 2)

@@ -6,7 +6,7 @@ is converted to a float, which a GPU does at an eighth of its rate. The PTX work
 but each result hangs on its own word alone. Without `FAST` plain arithmetic gives the same numbers.
 """
 
-# ruff: noqa: N803 - Triton's own spelling of compile-time constants
+
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, no-untyped-call"
 
 import triton

@@ -25,7 +25,7 @@ kinds = {
 }
 fixed = {
     "FORMAT": form, "BLOCK": 16 if form == "q6_k" else 32, "FIELDS": 4 if form == "q8_0" else 8,
-    "TAIL": False, "FAST": True, "BN": 32, "ROWS": rows, "SOFTCAP": False, "PDL": True,
+    "TAIL": False, "FAST": True, "BN": 16, "ROWS": rows, "SOFTCAP": False, "PDL": True, "WARPS": 2,
 }
 kernel = linear_triton.product
 names = kernel.arg_names
@@ -37,7 +37,7 @@ aligned = {
 }
 made = compile(
     ASTSource(kernel, signature, constants, aligned), target=GPUTarget("cuda", 90, 32),
-    options={"num_warps": 2, "num_stages": 4, "launch_pdl": True},
+    options={"num_warps": 2, "num_stages": 2, "launch_pdl": True},
 )
 ptx = made.asm["ptx"]
 print(made.metadata.shared, "mma.sync" in ptx, "griddepcontrol.wait" in ptx)

@@ -15,7 +15,7 @@ from gemmarunner.quant.planes import Planes
 from tests.unit.quant.test_quant_formats import random_blocks
 
 FORMATS = list(Format)
-CUT = linear.Tiling(16, 1)
+CUT = linear.Tiling(16, 1, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_matmul_is_the_twins(format: Format) -> None:
     x = rows_of(3, columns)
 
     expected = dense.matmul_slow(x.float(), packed.dequantized(torch.float32))[0]
-    actual = linear.matmul(x, packed, linear.Tiling(16, 2))
+    actual = linear.matmul(x, packed, linear.Tiling(16, 2, 2))
 
     assert actual.shape == (2, 3, 24)
     assert close(expected, actual.sum(0))
