@@ -111,6 +111,19 @@ def test_replayed_graph_equals_plain_calls() -> None:
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), depth
 
 
+@torch.inference_mode()
+def test_prompt_tail_graph_equals_plain_calls() -> None:
+    """The last row of prompts in two slots, by the graph and call by call, bit for bit."""
+    backend = nano(2)
+    for slot, count in ((0, 1), (1, 20), (0, 600)):
+        backend.truncate(slot, 0)
+        backend.prefill(slot, prompt(slot, count))
+        tail = backend._tails.pop(slot)
+        graph = [part.clone() for part in backend._finish(tail)]
+
+        assert all(map(torch.equal, graph, backend._finish.run_plainly(tail)))
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_drafting_changes_no_word_in_bf16(sampling: Sampling) -> None:
     """10,000 tokens, depth 0 against 1 to 8: not one differs."""

@@ -12,14 +12,14 @@ from gemmarunner.cuda.graphs import RoundGraphs, Shape
 from gemmarunner.cuda.inputs import Ask, Inputs
 from gemmarunner.cuda.round import CudaRound
 from gemmarunner.cuda.slots import Slots, SlotSnapshot, buckets
+from gemmarunner.cuda.tail import TailGraph
 from gemmarunner.cuda.target import CudaTarget, Tail
+from gemmarunner.cuda.warming import build_kernels, load_libraries
 from gemmarunner.engine.ports import RoundPlan, Snapshot
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
 
 MAX_ROWS = 2048  # of a prefill chunk: beyond it the matrix products gain nothing
-_WARM_STARTS = (0, 16, 33)  # a kernel may be built anew for numbers that 16 divides, and for 0
-_WARM_ROWS = (1, 16, 33, 128, 161)  # and for few and many rows
 
 
 class CudaBackend:
@@ -55,6 +55,7 @@ class CudaBackend:
         self._inputs = Inputs(slots, target.device)
         run = CudaRound(target, drafter, self._slots, self._shares(synthetic))
         self._graphs = RoundGraphs(run, self._inputs, buckets(slots), self.max_depth, target.device)
+        self._finish = TailGraph(target, self._slots)
         self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
         self._found = torch.empty(
             slots * (self.max_depth + 3), dtype=torch.int64, pin_memory=target.device.type == "cuda"
@@ -65,6 +66,10 @@ class CudaBackend:
     def kv_bytes(self) -> int:
         """Bytes of all slots' keys and values."""
         return self._slots.nbytes
+
+    def depth_limit(self, batch: int) -> int:
+        """The greatest depth of a round of `batch` sequences."""
+        return self._graphs.deepest(self._graphs.bucket(batch))
 
     def length(self, slot: int) -> int:
         """Committed positions of a slot."""
@@ -90,9 +95,8 @@ class CudaBackend:
     @torch.inference_mode()
     def first(self, slot: int, tokens: list[int], sampler: Sampler) -> int:
         """The token chosen after the last prefilled row; `tokens` is the whole text so far."""
-        hidden = self._target.finish(self._tails.pop(slot), self._slots)
+        hidden, logits = self._finish(self._tails.pop(slot))
         self._slots.hidden[slot] = hidden[0]
-        logits = self._target.logits(hidden)
         return int(sampler.choose(logits, sampler.history(tokens), len(tokens)).item())
 
     @torch.inference_mode()
@@ -134,36 +138,34 @@ class CudaBackend:
     def warm(self, report: Callable[[int, int], None]) -> None:
         """Builds all kernels and captures all rounds; every slot is empty afterwards."""
         sampler = Sampler(Sampling(seed=0), vocab=self.vocab_size, device=self.device)
-        self._warm_prompts(sampler)
-        self._slots.truncate(0, 0)
         self._inputs.write([Ask(0, 1, 0, self.max_depth, sampler)], self.slots)
-        self._slots.write_ahead(0, self.max_depth + 1)
+        longest = min(self.max_rows, self.num_ctx)
+        if self.device.type == "cuda":
+            build_kernels(self._graphs, self._read_garbage, longest)
+            self._slots.clear()
+            load_libraries(self._read_garbage, longest)
+            self._slots.truncate(0, 0)
+            self.prefill(0, [0])
+            self._finish.capture(self._tails.pop(0))
+            sampler.choose(torch.zeros(1, self.vocab_size, device=self.device), None, 1)
         self._graphs.warm(report)
-        for slot in range(self.slots):
-            self._slots.truncate(slot, 0)
+        self._slots.clear()
+        self._tails.clear()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
         """Frees models, graphs, keys and values."""
         self._graphs.clear()
+        self._finish.clear()
         self._tails.clear()
-        del self._target, self._slots, self._graphs, self._in_flight
+        del self._target, self._slots, self._graphs, self._finish, self._in_flight
 
-    def _warm_prompts(self, sampler: Sampler) -> None:
-        """Prompts of several lengths and starts, so that no request waits for a kernel's build."""
-        pairs = [(0, self.max_rows)]
-        pairs += [(start, count) for start in _WARM_STARTS for count in _WARM_ROWS]
-        if self.device.type != "cuda":
-            pairs = [(0, 1)]
-        for start, count in pairs:
-            if start + count > self.num_ctx or count > self.max_rows:
-                continue
-            self._slots.truncate(0, 0)
-            for chunk in (start, count):
-                if chunk:
-                    self.prefill(0, [0] * chunk)
-            self.first(0, [0] * (start + count), sampler)
+    def _read_garbage(self, count: int) -> None:
+        """A prompt of `count` tokens up to its logits, which nobody sees."""
+        self._slots.truncate(0, 0)
+        self.prefill(0, [0] * count)
+        self._finish.run_plainly(self._tails.pop(0))
 
     def _shares(self, synthetic: Sequence[float] | None) -> Tensor | None:
         if synthetic is None:

@@ -1,7 +1,7 @@
 """Rounds captured as CUDA graphs, one for each batch size and depth; without CUDA, plain calls."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -9,12 +9,43 @@ from gemmarunner.cuda.inputs import Inputs
 from gemmarunner.cuda.round import CudaRound, RoundOutputs
 from gemmarunner.kernels.linear import MAX_TILE
 
+Outputs = TypeVar("Outputs")
+
 
 class Shape(NamedTuple):
     """What a graph is captured for."""
 
     batch: int
     depth: int
+
+
+class Capturer:
+    """Captures functions as graphs that share one memory pool, and so are run one after another."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+        self._stream: Any = None  # captures need one that is not the default
+
+    @torch.inference_mode()
+    def __call__(self, run: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+        """Calls `run` plainly, which loads its kernels, and then once more into a graph.
+
+        Not by `torch.cuda.graph`, which empties torch's memory cache before every capture.
+        """
+        current: Any = torch.cuda.current_stream(self._device)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            run()
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            outputs = run()
+            graph.capture_end()
+        current.wait_stream(self._stream)
+        return graph, outputs
 
 
 class RoundGraphs:
@@ -37,8 +68,7 @@ class RoundGraphs:
         self._max_depth = max_depth
         self._device = device
         self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
-        self._pool: Any = None
-        self._stream: Any = None  # captures need one that is not the default
+        self._capturer = Capturer(device)
 
     @property
     def shapes(self) -> list[Shape]:
@@ -61,7 +91,7 @@ class RoundGraphs:
     def __call__(self, shape: Shape) -> RoundOutputs:
         """Begins a round of what was written into the inputs."""
         if self._device.type != "cuda":
-            return self._run(self._inputs.fields(shape.batch), shape.depth)
+            return self.run_plainly(shape)
         if shape not in self._captured:
             self._capture(shape)
         graph, outputs = self._captured[shape]
@@ -77,31 +107,18 @@ class RoundGraphs:
             if self._device.type == "cuda":
                 self._capture(shape)
             elif done == 0:
-                self(shape)
+                self.run_plainly(shape)
         report(len(shapes), len(shapes))
+
+    @torch.inference_mode()
+    def run_plainly(self, shape: Shape) -> RoundOutputs:
+        """Runs a round call by call."""
+        return self._run(self._inputs.fields(shape.batch), shape.depth)
 
     def clear(self) -> None:
         """Frees the graphs."""
         self._captured.clear()
-        self._pool = None
+        self._capturer = Capturer(self._device)
 
-    @torch.inference_mode()
     def _capture(self, shape: Shape) -> None:
-        """Runs a round plainly, which builds its kernels, and then once more into a graph.
-
-        Not by `torch.cuda.graph`, which empties torch's memory cache before every capture.
-        """
-        fields = self._inputs.fields(shape.batch)
-        current: Any = torch.cuda.current_stream(self._device)
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            self._run(fields, shape.depth)
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            outputs = self._run(fields, shape.depth)
-            graph.capture_end()
-        current.wait_stream(self._stream)
-        self._captured[shape] = (graph, outputs)
+        self._captured[shape] = self._capturer(lambda: self.run_plainly(shape))

@@ -106,6 +106,13 @@ class Slots:
         if length == 0:
             self._written[slot] = self._oldest[slot] = 0
 
+    def clear(self) -> None:
+        """Empties all slots, whatever garbage lies in them."""
+        for tensor in (self.hidden, *self._caches.values()):
+            tensor.zero_()
+        for lengths in (self._lengths, self._written, self._oldest):
+            lengths[:] = [0] * self.count
+
     def snapshot(self, slot: int) -> SlotSnapshot:
         """A copy of the committed part: full layers whole, sliding ones the last window."""
         length = self._lengths[slot]

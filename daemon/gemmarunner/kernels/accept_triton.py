@@ -11,6 +11,7 @@ from gemmarunner.kernels.launch import launch
 from gemmarunner.kernels.noise_triton import uniform
 
 _PIECE = 1024
+_COLUMNS = 16  # at least, so that all usual depths share one kernel
 _LUCK_ID = tl.constexpr((1 << 20) - 1)
 
 
@@ -36,7 +37,7 @@ def launch_accept(
         *(new, count, seed, row, drafts.shape[1], per),
         WIDTH=width,
         PIECE=_PIECE,
-        COLUMNS=triton.next_power_of_2(per),
+        COLUMNS=max(_COLUMNS, triton.next_power_of_2(per)),
         SYNTHETIC=synthetic is not None,
         num_warps=4,
     )

@@ -8,7 +8,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
-@triton.jit(do_not_specialize=["per"])
+@triton.jit(do_not_specialize=["per", "ring"])
 def heads_kernel(
     parts,
     q_weight,

@@ -9,6 +9,9 @@ means that all kernels before it have.
 """
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -30,8 +33,34 @@ def pdl_enabled() -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: object, **meta: object) -> None:
-    """Enqueue `kernel` over `grid`; `meta` holds its constexprs, `num_warps` and `num_stages`."""
-    if pdl_enabled():
-        kernel[grid](*args, PDL=True, launch_pdl=True, **meta)
+    """Enqueue `kernel` over `grid`; `meta` holds its constexprs, `num_warps` and `num_stages`.
+
+    Where kernels are being built (`building.building`), the kernel is built and not run.
+    """
+    meta["PDL"] = pdl_enabled()
+    if meta["PDL"]:
+        meta["launch_pdl"] = True
+    build = _build.get()
+    if build is not None:
+        build(kernel, grid, args, meta)
     else:
-        kernel[grid](*args, PDL=False, **meta)
+        kernel[grid](*args, **meta)
+
+
+Build = Callable[[Any, tuple[int, ...], tuple[object, ...], dict[str, object]], None]
+_build: ContextVar[Build | None] = ContextVar("build", default=None)
+
+
+def only_builds() -> bool:
+    """Whether kernels are not run now, so that what they would have written has no meaning."""
+    return _build.get() is not None
+
+
+@contextmanager
+def launching_by(build: Build) -> Iterator[None]:
+    """Inside, `launch` calls `build` with a kernel, its grid, arguments and `meta`."""
+    before = _build.set(build)
+    try:
+        yield
+    finally:
+        _build.reset(before)

@@ -11,7 +11,7 @@ from tests.unit.cuda.cuda_pairs import Pairs, begun, grown, sampler, text
 GREEDY = {"temperature": 0.0}
 
 
-def answer(pair: Pairs, prompt: list[int], rounds: int = 12) -> list[int]:
+def answer(pair: Pairs, prompt: list[int], rounds: int = 6) -> list[int]:
     """A fresh slot's text."""
     backend, by = pair.backend(slots=1), sampler(**GREEDY)
     return grown(backend, [begun(backend, 0, prompt, by)], [by], [[2]] * rounds)[0]
@@ -30,11 +30,11 @@ def test_cuda_restored_slot_goes_on_as_if_nothing_was(pair: Pairs) -> None:
 
     assert backend.length(0) == snapshot.length == 100
     assert 0 < snapshot.nbytes < backend.kv_bytes
-    found = grown(backend, [begun(backend, 0, prompt, by)], [by], [[2]] * 12)
+    found = grown(backend, [begun(backend, 0, prompt, by)], [by], [[2]] * 6)
     assert found == [answer(pair, prompt)]
 
 
-@pytest.mark.parametrize("back", [1, 30, 50])
+@pytest.mark.parametrize("back", [1, pytest.param(30, marks=pytest.mark.slow), 50])
 def test_cuda_truncated_slot_reads_on(pair_of: Callable, back: int) -> None:
     """Positions dropped after a prompt past the window are as if never read."""
     pair = pair_of("e4b")
@@ -44,7 +44,7 @@ def test_cuda_truncated_slot_reads_on(pair_of: Callable, back: int) -> None:
 
     backend.truncate(0, 140 - back)
 
-    found = grown(backend, [begun(backend, 0, prompt, by)], [by], [[2]] * 12)
+    found = grown(backend, [begun(backend, 0, prompt, by)], [by], [[2]] * 6)
     assert found == [answer(pair, prompt)]
 
 

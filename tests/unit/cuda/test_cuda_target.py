@@ -67,8 +67,8 @@ def test_cuda_rejected_rows_leave_no_trace(pair: Pairs) -> None:
     """Rows beyond the committed length change nothing of what follows."""
     ids, wrong, slots = text(LENGTH), text(8, 2), new_slots(pair)
     expected = expected_hidden(pair, ids)
-    read(pair, slots, 0, ids[:20], 20)
-    for start in range(20, LENGTH - 5, 3):
+    read(pair, slots, 0, ids[:105], 105)
+    for start in range(105, LENGTH - 5, 3):
         pair.target.step(torch.tensor(wrong), rows_at([0], [start], 8), slots)
         step = pair.target.step(
             torch.tensor(ids[start : start + 3]), rows_at([0], [start], 3), slots
