@@ -1,10 +1,11 @@
 """Times a target's layers one after another, as a step runs them, under several tunings.
 
-`PYTHONPATH=daemon:. python -m tests.bench.kernels --chain [--shapes e4b,e2b] [--rows 1,5]`
+`PYTHONPATH=daemon:. python -m tests.bench.kernels --chain [--shapes e4b] [--rows 1,5,16,40]`
 All layers with weights of their own and a short cache, in one CUDA graph; embedding and head are
-left out. Results must be those of the first tuning bit for bit, unless a tuning moves splits.
+left out. Results must be those of the first tuning bit for bit, unless a tuning orders sums anew.
 """
 
+import itertools
 import time
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from gemmarunner.cuda.layer import Layer, LayerPlan, as_it_is, layer_take
 from gemmarunner.kernels import linear_plan
 from gemmarunner.kernels.attention import attend, chunk_for
-from gemmarunner.kernels.linear_plan import Plan, Tuning
+from gemmarunner.kernels.linear_plan import Held, Plan, Tuning
 from gemmarunner.kernels.norm import norm
 from gemmarunner.kernels.rows import Rows
 from tests.bench import shapes
@@ -22,8 +23,8 @@ from tests.bench import shapes
 BF16 = torch.bfloat16
 RING = 640
 POSITION = 500
-MB = 2**20
-PRODUCTS = ("matmul", "gate_up", "down")
+KINDS = ("matmul", "gate_up", "down")
+UP = (20480, 2560)  # of E4B
 
 
 class Variant(NamedTuple):
@@ -77,27 +78,25 @@ class Chain:
 def variants(name: str) -> list[Variant]:
     """What to try, the built-in tuning first and the most promising next."""
     found = [Variant("built-in", Tuning())]
-    found += [Variant(f"ahead {size} MB", Tuning(ahead=size * MB)) for size in (8, 16, 40)]
-    found += [Variant(f"late {one}", Tuning(late=frozenset({one}))) for one in PRODUCTS]
-    found.append(Variant("late all", Tuning(late=frozenset(PRODUCTS))))
-    found.append(Variant("late all, ahead 8 MB", Tuning(8 * MB, frozenset(PRODUCTS))))
+    found.append(Variant("held none", _held(0)))
+    found.append(Variant("held two", _held(2)))
+    found.append(Variant("norm twice", Tuning(norm_once=False), moves=True))
     if name != "e4b":
-        return [*found[:3], found[3], *found[7:8]]
-    found += [Variant(f"norm {count} warps", Tuning(norm_warps=count)) for count in (4, 8)]
-    up, down, qkv = (20480, 2560), (2560, 10240), (3072, 2560)
-    ups = [(64, 128, 1, 5, 4), (64, 256, 1, 2, 4), (128, 64, 1, 4, 8), (128, 128, 1, 4, 8)]
-    ups += [(64, 64, 1, 6, 4), (32, 256, 1, 3, 4)]
-    found += [_cut(f"gate_up {cut}", (up, Plan(*cut))) for cut in ups]
-    downs = [(64, 128, 6, 5, 4), (128, 128, 6, 4, 8), (64, 64, 6, 8, 4), (64, 128, 8, 3, 4)]
-    found += [_cut(f"down {cut}", (down, Plan(*cut)), moves=True) for cut in downs]
-    found.append(_cut("qkv 4 splits", (qkv, Plan(64, 128, 4, 3, 4)), moves=True))
-    found.append(_cut("qkv 128/64/8", (qkv, Plan(128, 64, 8, 4, 4)), moves=True))
-    found.append(Variant("ahead 0", Tuning(ahead=0)))
+        return found
+    for kind in KINDS:
+        found += [Variant(f"held {kind} {n}", Tuning(Held()._replace(**{kind: n}))) for n in (0, 2)]
+    found.append(Variant("held gate_up 3", Tuning(Held(gate_up=3))))
+    for held, stages in itertools.product((1, 2), (2, 4)):
+        cut = (UP, Plan(64, 128, 1, stages, 4))
+        label = f"gate_up {stages} stages, {held} held"
+        found.append(Variant(label, Tuning(Held(gate_up=held), (cut,))))
+    qkv = ((3072, 2560), Plan(64, 128, 4, 3, 4))
+    found.append(Variant("qkv 4 splits, 2 held", Tuning(Held(matmul=2), (qkv,)), moves=True))
     return found
 
 
-def _cut(name: str, cut: tuple[tuple[int, int], Plan], *, moves: bool = False) -> Variant:
-    return Variant(name, Tuning(cuts=(cut,)), moves)
+def _held(tiles: int) -> Tuning:
+    return Tuning(Held(*[tiles] * len(Held._fields)))
 
 
 def timed(chain: Chain, count: int) -> tuple[float, Tensor]:

@@ -65,6 +65,12 @@ DEVICES = (
     linear(2.5),
     Device("step", lambda depth: 1 + 0.04 * depth + (0.8 if depth > 3 else 0.0)),
 )
+# Curves that no constant of the controller was chosen by: `row6`, a fixed price of drafting and a
+# step at six rows; `draft`, steps of the drafter that cost more than the rows they add.
+UNSEEN = (
+    Device("row6", lambda depth: 1 + (0.15 + 0.02 * depth if depth else 0) + 0.5 * (depth > 4)),
+    Device("draft", lambda depth: 1 + 0.08 * depth),
+)
 TEXTS = (
     *(Text(str(rate), (rate,)) for rate in (0.0, 0.3, 0.6, 0.9)),
     Text("0/.9", (0.0, 0.9)),
@@ -138,16 +144,28 @@ def share(
     return Share(speed / max(fixed), speed / fixed[0], len(run.depths), parked)
 
 
+def learned(device: Device, text: Text) -> dict[str, object]:
+    """What a controller leaves after a thousand tokens."""
+    controller, run = DepthController(MAX_DEPTH), Run(device, text, seed=-1)
+    while run.tokens < 1000:
+        run.round(controller)
+    return controller.state()
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--known", action="store_true", help="go on from an earlier run's figures")
     options = parser.parse_args()
     print("device  text     of best: mean  worst   of plain: mean  worst   parked")
-    for device in DEVICES:
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for device in (*DEVICES, *UNSEEN):
         for text in TEXTS:
-            runs = [share(device, text, seed, options.tokens) for seed in range(options.seeds)]
+            known = learned(device, text) if options.known else None
+            runs = [share(device, text, seed, options.tokens, known) for seed in seeds]
             best, plain = [run.of_best for run in runs], [run.of_plain for run in runs]
             print(
                 f"{device.name:7s} {text.name:8s} {fmean(best):14.3f} {min(best):6.3f} "

@@ -28,6 +28,8 @@ _WARM_ROUNDS = 2
 _READ_BYTES = 2**29
 _CPU = torch.device("cpu")
 _BYTES_PER_WEIGHT = {"bf16": 2.0, "int8": 1.0625, "q8_0": 1.0625, "int4": 0.5625, "q4_0": 0.5625}
+# What may be approximated further; q8_0 and q4_0 stand for files that hold them, kept as they are.
+_REQUANTIZED = (("int8", ""), ("int8", "head"), ("int4", "head"))
 _QUANTIZED = {"q8_0": "int8", "q4_0": "int4"}  # as `--quantize` calls them
 
 
@@ -111,7 +113,12 @@ def _packing(weights: str) -> tuple[MakeLinear, MakeLinear]:
     from gemmarunner.models.packing import packer
 
     pack = packer(_QUANTIZED.get(weights, weights))
-    return lambda matrix: make_linear(pack("", matrix)), lambda m: make_linear(pack("head", m))
+
+    def packed(name: str) -> MakeLinear:
+        requantize = (weights, name) in _REQUANTIZED
+        return lambda matrix: make_linear(pack(name, matrix), requantize=requantize)
+
+    return packed(""), packed("head")
 
 
 def read_bandwidth() -> float:

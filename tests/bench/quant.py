@@ -148,8 +148,8 @@ def _rows_equal(x: Tensor, packed: Packed) -> bool:
     """Among any number of rows and in tiles of any size: the same bits."""
     own = linear.tiling(packed, False)
     whole = linear.matmul(x, packed)
-    for n, rows, columns in ((1, 16, 8), (33, 16, 8), (40, 32, 16), (17, 16, 16), (5, 16, 32)):
-        tiles = own._replace(rows=rows, columns=columns, stages=2)
+    for n, columns in ((1, 16), (33, 16), (40, 32), (17, 64), (5, 32)):
+        tiles = own._replace(columns=columns, stages=2)
         for cut in (tiles, None):
             if not torch.equal(whole[:, :n], linear.matmul(x[:n], packed, cut)):
                 return False
@@ -162,7 +162,7 @@ def call(case: Case, packed: Packed, x: Tensor, cut: linear.Tiling | None) -> Te
         case "gate_up":
             return linear.gate_up(x, packed, cut)
         case "ple_gate":
-            return linear.ple_gate(x, packed, x[:, : packed.shape[0]].contiguous(), cut)
+            return linear.ple_gate(x, packed, x[:, : packed.shape[0]].contiguous())
         case "head":
             return linear.head(x, packed, 30.0, cut)
         case _:
@@ -299,23 +299,13 @@ def _cuts(case: Case, packed: Packed) -> list[tuple[int, linear.Tiling]]:
     """Rows and cuts: neighbours of the own one at 5 rows, then tiles of activations at 16, 40."""
     own = linear.tiling(packed, case.operation != "matmul")
     steps = linear.step_count(packed)
-    pairs = [
-        (max(1, own.splits * a // b), own.warps * b // a)
-        for a, b in ((1, 1), (2, 1), (1, 2))
-        if own.warps * b // a >= 1
-    ] + [(own.splits, own.warps * 2), (own.splits, max(1, own.warps // 2))]
-    if case.operation != "matmul":
-        pairs = [(1, warps) for _, warps in pairs]
-    pairs = [p for p in dict.fromkeys(pairs) if p[0] * p[1] <= 2 * steps and p[1] <= 16]
-    narrow = [(5, linear.Tiling(16, s, w, stages, 8)) for s, w in pairs for stages in (2, 3)]
-    tiles = [(16, 16, 2), (32, 16, 2), (16, 16, 3), (16, 32, 2), (32, 8, 2)]
-    wide = [
-        (rows, linear.Tiling(tile, own.splits, own.warps, stages, columns))
-        for rows in (16, 40)
-        for tile, columns, stages in tiles
-        if columns <= rows
-    ]
-    return narrow + wide
+    whole = case.operation != "matmul"
+    splits = {1} if whole else {max(1, own.splits // 2), own.splits, min(8, steps)}
+    few = [(5, linear.Tiling(s, 16, stages)) for s in sorted(splits) for stages in (2, 3, 4)]
+    deep = [(5, own._replace(rows=128, stages=3))]  # still four warps
+    tiles = ((16, 16, 4), (40, 16, 3), (40, 32, 3), (40, 64, 3), (40, 64, 2))
+    wide = [(rows, own._replace(columns=columns, stages=s)) for rows, columns, s in tiles]
+    return few + deep + wide
 
 
 def _report(found: dict[str, Any]) -> None:

@@ -1,15 +1,17 @@
-"""Measures a real daemon through its HTTP API, and the same engine in this process beside it.
+"""Measures a real daemon through its HTTP API, in turns with the same engine in this process.
 
-`PYTHONPATH=daemon:client:modelfiles:. python -m tests.bench.server --streams 1,2,4,8,16` starts a
-daemon on a home of its own (so that nothing of the user's is touched), loads the model, and prints
-one JSON line: first token cold and warm, milliseconds between tokens of one stream, aggregate
-tokens a second for each number of streams, and what the API costs over the engine (built-in pair).
+    PYTHONPATH=daemon:client:modelfiles:. python -m tests.bench.server --shape e4b --drafts off,4
+
+starts daemons on a home of its own (nothing of the user's is touched) and prints a JSON line a
+step: the checkpoint's reading by `cat`, loads and first tokens cold and with a spare, the engine's
+own load by phases, then for each number of streams both sides and their ratios. `nano` is the
+shipped pair; other shapes (and `--synthetic`) get random weights written to `--dir`.
 """
 
 import argparse
-import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -24,17 +26,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-JSON = {"Content-Type": "application/json"}
 PROMPT = "How do I pull a model? Tell me all about it, number {number}."
-START_S = 30.0
+START_S = 60.0
+TAIL_BYTES = 2500
+_MODULES = ("daemon", "client", "modelfiles", ".")
 
 
 class Answer(NamedTuple):
-    """One streamed answer as its client saw it; seconds from the request on."""
+    """One streamed answer as its asker saw it; seconds from the request on."""
 
     first_s: float
     end_s: float
     tokens: int
+    rounds: int
+    load_s: float = 0.0
 
     @property
     def between_ms(self) -> float:
@@ -43,46 +48,56 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Requests to one daemon."""
+    """Requests to one daemon. Answers are parsed when they have ended: measuring costs little."""
 
-    def __init__(self, port: int, options: argparse.Namespace) -> None:
-        self.port = port
-        self.options = options
+    def __init__(self, port: int, model: str, tokens: int) -> None:
+        self._port, self._model, self._tokens = port, model, tokens
 
-    def answer(self, number: int) -> Answer:
-        """One streamed answer to prompt `number`."""
-        begun = time.perf_counter()
-        times, last = [], {}
-        for last in self.records("/api/generate", self.request(number)):  # noqa: B007
-            times.append(time.perf_counter() - begun)
-        return Answer(times[0], times[-1], last["eval_count"])
-
-    def request(self, number: int) -> dict[str, Any]:
-        """A greedy request of a fixed length; a pair may end it sooner."""
-        wanted = {"temperature": 0, "num_predict": self.options.tokens}
-        return {
-            "model": self.options.model,
+    def answer(self, number: int, draft: str | int) -> Answer:
+        """One greedy streamed answer to prompt `number`; a pair may end it sooner."""
+        body = {
+            "model": self._model,
             "prompt": PROMPT.format(number=number),
-            "draft": self.options.draft,
-            "options": wanted,
+            "draft": draft,
+            "options": {"temperature": 0, "num_predict": self._tokens},
         }
+        times, records = self._records("/api/generate", body)
+        last = records[-1]
+        assert last.get("done"), last
+        draft_rounds = (last.get("draft") or {}).get("rounds", 0)
+        return Answer(
+            times[0], times[1], last["eval_count"], draft_rounds, last["load_duration"] / 1e9
+        )
 
-    def records(self, path: str, body: object) -> Iterator[dict[str, Any]]:
-        """Records of an answer as they come."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request("POST", path, json.dumps(body), JSON)
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        for line in response:
-            record = json.loads(line)
-            assert "error" not in record, record
-            yield record
-        connection.close()
+    def post(self, path: str, **fields: object) -> dict[str, Any]:
+        """The last record of an answer."""
+        return self._records(path, {"model": self._model, **fields})[1][-1]
+
+    def _records(self, path: str, body: object) -> tuple[list[float], list[dict[str, Any]]]:
+        """Seconds until the first and the last record, and all of them."""
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: close\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        begun = time.perf_counter()
+        first = end = 0.0
+        parts = []
+        with socket.create_connection(("127.0.0.1", self._port), timeout=600) as connection:
+            connection.sendall(head.encode() + data)
+            while part := connection.recv(1 << 16):
+                end = time.perf_counter() - begun
+                if not first and b'{"' in part:
+                    first = end
+                parts.append(part)
+        lines = b"".join(parts).splitlines()
+        records = [json.loads(line) for line in lines if line.startswith(b"{")]
+        assert records, lines[-5:]
+        assert "error" not in records[-1], records[-1]
+        return [first, end], records
 
 
 @contextmanager
-def daemon(options: argparse.Namespace, home: Path) -> Iterator[int]:
-    """A daemon on `home`; its port."""
+def daemon(options: argparse.Namespace, home: Path, *, spare: bool) -> Iterator[Client]:
+    """A client of a new daemon on `home`, which has the model; on failure its logs are printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -90,22 +105,38 @@ def daemon(options: argparse.Namespace, home: Path) -> Iterator[int]:
         "GEMMA_HOME": str(home),
         "GEMMA_HOST": f"127.0.0.1:{port}",
         "GEMMA_NUM_PARALLEL": str(max(options.streams)),
+        "GEMMA_NUM_CTX": str(options.num_ctx),
         "GEMMA_QUANTIZE": options.quantize,
         "GEMMA_DEVICE": options.device,
+        "GEMMA_THREADS": str(options.threads),
+        "GEMMA_SPARE": "1" if spare else "0",
         "GEMMA_LOG_LEVEL": "warning",
+        "PYTHONPATH": _python_path(),
     }
     process = subprocess.Popen([sys.executable, "-m", "gemmad"], env=os.environ | settings)
     try:
-        _await_port(port)
-        yield port
+        _await_port(port, process)
+        client = Client(port, options.model, options.tokens)
+        if options.pair is None:
+            client.post("/api/pull")
+        yield client
+    except BaseException:
+        _print_logs(home)
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def _await_port(port: int) -> None:
+def _python_path() -> str:
+    ours = [str(ROOT / module) for module in _MODULES]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([*ours, *map(os.path.abspath, filter(None, given))])
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_S
-    while time.monotonic() < until:
+    while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -113,88 +144,215 @@ def _await_port(port: int) -> None:
     raise SystemExit("the daemon did not start")
 
 
-def streams(client: Client, count: int) -> float:
-    """Aggregate tokens a second of `count` answers asked for at once."""
+def _print_logs(home: Path) -> None:
+    for path in sorted((home / "logs").glob("*.log")):
+        print(f"--- {path.name}\n{path.read_text(errors='replace')[-TAIL_BYTES:]}", flush=True)
+
+
+class InProcess:
+    """The engine on the same files in this process: what the API is compared with."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from gemmad.wire import Load, PairFiles
+        from gemmarunner.__main__ import Composer
+
+        pair = options.pair or ROOT / "modelfiles/gemmamodelfiles/nano"
+        target, drafter = (
+            {path.name: str(path) for path in (pair / part).iterdir()}
+            for part in ("target", "drafter")
+        )
+        self._spans: dict[str, list[float]] = {}
+        self._tokens = options.tokens
+        composer = Composer()
+        composer.prepare()
+        load = Load(
+            files=PairFiles(target=target, drafter=drafter),
+            device=options.device,
+            num_ctx=options.num_ctx,
+            num_parallel=max(options.streams),
+            threads=options.threads,
+            quantize=None if options.quantize == "none" else options.quantize,
+        )
+        self._served = composer.compose(load, self._report)
+
+    def _report(self, phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        self._spans.setdefault(phase, [now, now])[1] = now
+
+    def load_figures(self, size: int) -> dict[str, Any]:
+        """Seconds of the load and its phases; MB/s of the target's reading."""
+        loaded = self._served.loaded
+        phases = {f"{name}_s": round(end - begin, 3) for name, (begin, end) in self._spans.items()}
+        target_s = max(phases.get("target_s", 0.0), 1e-6)
+        return {
+            "device": loaded.device,
+            "dtype": loaded.dtype,
+            "drafter": loaded.drafter,
+            "note": loaded.drafter_note,
+            "load_s": round(loaded.load_ns / 1e9, 3),
+            **phases,
+            "read_mb_s": round(size / target_s / 1e6),
+        }
+
+    def answers(self, numbers: Sequence[int], draft: str | int) -> list[Answer]:
+        """Answers to the prompts of these numbers, asked for at once."""
+        from gemmad.wire import Generate, Message, Sampling
+        from gemmarunner.engine.events import EngineRequest, Finished, Tokens
+        from gemmarunner.serving import engine_sampling
+
+        engine: Any = self._served.engine
+        sampling = engine_sampling(Sampling(temperature=0.0, num_predict=self._tokens))
+        prompts = []
+        for number in numbers:
+            message = Message(role="user", content=PROMPT.format(number=number))
+            request = Generate(id=number, messages=(message,))
+            prompts.append(self._served.writer.write(request).tokens)
+        begun = time.perf_counter()
+        for number, prompt in zip(numbers, prompts, strict=True):
+            engine.add(EngineRequest(number, prompt, sampling, draft))  # type: ignore[arg-type]
+        firsts: dict[int, float] = {}
+        found = []
+        while engine.has_work:
+            for event in engine.step():
+                now = time.perf_counter() - begun
+                if isinstance(event, Tokens):
+                    firsts.setdefault(event.id, now)
+                elif isinstance(event, Finished):
+                    rounds = getattr(event.draft, "rounds", 0)
+                    first = firsts.get(event.id, now)
+                    found.append(Answer(first, now, event.eval_tokens, rounds))
+                else:
+                    raise SystemExit(f"the engine failed: {event}")
+        return found
+
+
+def together(client: Client, numbers: Sequence[int], draft: str | int) -> list[Answer]:
+    """Answers to these prompts, asked for at once, each by a thread of its own."""
     answers: list[Answer] = []
     threads = [
-        threading.Thread(target=lambda n=n: answers.append(client.answer(n))) for n in range(count)
+        threading.Thread(target=lambda n=n: answers.append(client.answer(n, draft)))
+        for n in numbers
     ]
-    begun = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(answer.tokens for answer in answers) / (time.perf_counter() - begun)
+    assert len(answers) == len(numbers), "an answer failed; its traceback is above"
+    return answers
 
 
-def cold_and_warm(client: Client) -> dict[str, Any]:
-    """First tokens: after a load without, then with a spare that has waited; then when loaded."""
-    unload = {"model": client.options.model, "keep_alive": 0, "stream": False}
-    colds = []
-    for wait_s in (0.0, client.options.spare_wait):
-        list(client.records("/api/generate", unload))
-        time.sleep(wait_s)
-        colds.append(client.answer(0).first_s)
-    warm = [client.answer(number) for number in range(client.options.repeats + 1)][1:]
+def figures(runs: Sequence[Sequence[Answer]]) -> dict[str, float]:
+    """Medians over the repeats of one side."""
+    every = [answer for run in runs for answer in run]
+    rates = [sum(a.tokens for a in run) / max(a.end_s for a in run) for run in runs]
+    rounds = sum(a.rounds for a in every)
     return {
-        "cold_first_s": round(colds[0], 3),
-        "spare_first_s": round(colds[1], 3),
-        "warm_first_ms": round(1e3 * statistics.median(a.first_s for a in warm), 2),
-        "between_ms": round(statistics.median(a.between_ms for a in warm), 3),
+        "first_ms": round(1e3 * statistics.median(a.first_s for a in every), 3),
+        "between_ms": round(statistics.median(a.between_ms for a in every), 4),
+        "tokens_per_s": round(statistics.median(rates), 1),
+        "tokens_per_round": round(sum(a.tokens for a in every) / rounds, 3) if rounds else 0.0,
     }
 
 
-def engine_ms(options: argparse.Namespace) -> float:
-    """Milliseconds a token of the same prompts in this process: the built-in pair alone."""
-    from gemmad.wire import Generate, Load, Message, PairFiles, Sampling
-    from gemmarunner.__main__ import Composer
-    from gemmarunner.engine.events import EngineRequest, Finished
+def compare(
+    client: Client, engine: InProcess, options: argparse.Namespace, draft: str | int
+) -> None:
+    """A line a number of streams: both sides in turns, after one uncounted turn each."""
+    number = 1000
+    for count in options.streams:
+        api, own = [], []
+        for _ in range(options.repeats + 1):
+            numbers = range(number, number := number + count)
+            api.append(together(client, numbers, draft))
+            own.append(engine.answers(numbers, draft))
+        ours, its = figures(api[1:]), figures(own[1:])
+        say(
+            "streams",
+            streams=count,
+            draft=draft,
+            api=ours,
+            engine=its,
+            per_token_ratio=round(ours["between_ms"] / max(its["between_ms"], 1e-9), 4),
+            rate_ratio=round(ours["tokens_per_s"] / its["tokens_per_s"], 4),
+            first_more_ms=round(ours["first_ms"] - its["first_ms"], 3),
+        )
 
-    pair = ROOT / "modelfiles/gemmamodelfiles/nano"
-    target, drafter = (
-        {path.name: str(path) for path in (pair / part).iterdir()} for part in ("target", "drafter")
-    )
-    files = PairFiles(target=target, drafter=drafter)
-    served = Composer().compose(Load(files=files, device=options.device), lambda *_: None)
-    times = []
-    for number in (*range(6), *range(1, options.repeats + 1)):  # the daemon had learned as much
-        message = Message(role="user", content=PROMPT.format(number=number))
-        prompt = served.writer.write(Generate(id=number, messages=(message,)))
-        sampling: Any = Sampling(temperature=0.0, num_predict=options.tokens)
-        served.engine.add(EngineRequest(number, prompt.tokens, sampling, options.draft))
-        while served.engine.has_work:
-            for event in served.engine.step():
-                if isinstance(event, Finished):
-                    times.append(event.eval_ns / 1e6 / max(1, event.eval_tokens - 1))
-    return statistics.median(times[6:])
+
+def cold(client: Client, step: str) -> None:
+    """The first answer of an unloaded model: first token and load as the daemon tells it."""
+    answer = client.answer(0, "off")
+    say(step, first_s=round(answer.first_s, 3), load_s=round(answer.load_s, 3))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, from one daemon."""
-    result: dict[str, Any] = {"model": options.model, "draft": options.draft}
-    with tempfile.TemporaryDirectory() as home, daemon(options, Path(home)) as port:
-        client = Client(port, options)
-        list(client.records("/api/pull", {"model": options.model}))
-        client.answer(0)
-        result |= cold_and_warm(client)
-        plain = None
-        for count in options.streams:
-            rate = statistics.median(streams(client, count) for _ in range(options.repeats))
-            plain = plain or rate
-            result[f"tokens_per_s_{count}"] = round(rate, 1)
-            result[f"ratio_{count}"] = round(rate / plain, 2)
-    if options.model == "nano":
-        result["engine_ms"] = round(engine_ms(options), 3)
-        result["api_over_engine"] = round(result["between_ms"] / result["engine_ms"], 3)
-    return result
+def unload(client: Client) -> None:
+    """The model is not loaded."""
+    client.post("/api/generate", keep_alive=0, stream=False)
+
+
+def say(step: str, **values: object) -> None:
+    """One JSON line."""
+    print(json.dumps({"step": step, **values}), flush=True)
+
+
+def prepare(options: argparse.Namespace, directory: Path, home: Path) -> int:
+    """The model is where daemon and engine find it; bytes of its target's weights."""
+    options.pair = None
+    weights = ROOT / "modelfiles/gemmamodelfiles/nano/target/model.safetensors"
+    if options.shape != "nano" or options.synthetic:
+        from tests.bench.synthetic_checkpoint import install, write_pair
+
+        begun = time.perf_counter()
+        options.pair = write_pair(options.shape, directory / "pair")
+        install(options.pair, home, options.model)
+        weights = options.pair / "target/model.safetensors"
+        say("written", seconds=round(time.perf_counter() - begun, 2))
+        release_device()
+    size = weights.stat().st_size
+    for step in ("cat", "cat_again"):
+        begun = time.perf_counter()
+        subprocess.run(["sh", "-c", f"cat '{weights}' > /dev/null"], check=True)
+        say(step, mb=size >> 20, mb_s=round(size / (time.perf_counter() - begun) / 1e6))
+    return size
+
+
+def release_device() -> None:
+    """Memory that making the weights took on a GPU is free for whoever loads them."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measure(options: argparse.Namespace, directory: Path) -> None:
+    """Everything, a JSON line a step."""
+    home = directory / "home"
+    size = prepare(options, directory, home)
+    with daemon(options, home, spare=False) as client:
+        for step in ("first_load", "cold"):  # the first builds kernels where there are any
+            cold(client, step)
+            unload(client)
+    with daemon(options, home, spare=True) as client:
+        client.answer(0, "off")
+        begun = time.monotonic()
+        engine = InProcess(options)
+        say("engine_load", **engine.load_figures(size))
+        for draft in options.drafts:
+            compare(client, engine, options, draft)
+        time.sleep(max(0.0, options.spare_wait - (time.monotonic() - begun)))
+        unload(client)
+        cold(client, "cold_with_spare")
 
 
 def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--draft", default="auto", help="auto, off or a depth")
+    parser.add_argument("--shape", default="nano", help="nano, e2b, e4b, 12b, 26b or 31b")
+    parser.add_argument("--synthetic", action="store_true", help="random weights for nano, too")
+    parser.add_argument("--dir", type=Path, default=None, help="where the checkpoint is written")
+    parser.add_argument("--drafts", default="off,auto", help="each of off, auto or a depth")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--num-ctx", type=int, default=4096)
     parser.add_argument("--quantize", default="none", choices=("none", "int8", "int4"))
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
@@ -205,10 +363,23 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--streams", default="1,2,4,8,16", type=lambda text: [int(n) for n in text.split(",")]
     )
     options = parser.parse_args(argv)
-    if options.draft.isdecimal():
-        options.draft = int(options.draft)
+    modes = options.drafts.split(",")
+    options.drafts = [int(mode) if mode.isdecimal() else mode for mode in modes]
+    options.model = "nano" if options.shape == "nano" and not options.synthetic else "bench"
     return options
 
 
+def main() -> None:
+    """Measures in a directory that is gone afterwards."""
+    options = read_options()
+    directory = Path(tempfile.mkdtemp(prefix="gemma-bench-", dir=options.dir))
+    try:
+        measure(options, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(0)  # the engine's template process and torch's threads have nothing to save
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(read_options())))
+    main()

@@ -9,10 +9,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 
 from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import Engine
@@ -20,6 +19,9 @@ from gemmarunner.engine.events import EngineRequest, Finished, Tokens
 from gemmarunner.engine.request import DraftStats, Sampling
 from gemmarunner.models.loader import load_drafter, load_target
 from train.skills import SKILLS, items, judge
+
+if TYPE_CHECKING:  # a machine that only asks with token ids has none
+    from tokenizers import Tokenizer
 
 NANO = Path(__file__).parents[2] / "modelfiles/gemmamodelfiles/nano"
 MODES = {
@@ -56,7 +58,7 @@ def answered(
                 return tokens, event
 
 
-def text_of(tokenizer: Tokenizer, tokens: Sequence[int], end: Finished) -> str:
+def text_of(tokenizer: "Tokenizer", tokens: Sequence[int], end: Finished) -> str:
     """The answer as the judge reads it: with control tokens and, if it stopped, a stop token.
 
     NOTE: the engine does not say which stop token came, so the one that belongs is taken; a call
@@ -69,7 +71,7 @@ def text_of(tokenizer: Tokenizer, tokens: Sequence[int], end: Finished) -> str:
 
 
 def asked(
-    engine: Engine, tokenizer: Tokenizer, options: argparse.Namespace
+    engine: Engine, tokenizer: "Tokenizer", options: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], list[DraftStats]]]:
     """One record of counts for each skill, split and mode, with the drafting of its answers."""
     for split in options.splits:
@@ -116,6 +118,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(NANO / "target/tokenizer.json"))
     engine = new_engine(options.device)
     drafting: dict[str, list[DraftStats]] = {}

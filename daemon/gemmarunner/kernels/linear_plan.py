@@ -29,13 +29,21 @@ class Plan(NamedTuple):
     warps: int
 
 
-class Tuning(NamedTuple):
-    """What can be tried out: nothing here changes a result's bits but `cuts` with other splits."""
+class Held(NamedTuple):
+    """Weight tiles that a program holds in registers before its rows are there, by kind."""
 
-    ahead: int = 24 * 2**20  # bytes of weights a kernel fetches into L2 before its rows are there
-    late: frozenset[str] = frozenset()  # operations that let the next kernel start after their sums
+    matmul: int = 1
+    down: int = 1  # a matmul of more than twice as many columns as rows
+    gate_up: int = 1
+    head: int = 1
+
+
+class Tuning(NamedTuple):
+    """What can be tried out; only `cuts` with other splits and `norm_once` change a sum's order."""
+
+    held: Held = Held()
     cuts: tuple[tuple[tuple[int, int], Plan], ...] = ()  # (weight shape, plan for 16 rows)
-    norm_warps: int = 0  # 0: by width
+    norm_once: bool = False  # one reduction a norm for both of its root mean squares
 
 
 tuning = Tuning()
@@ -52,6 +60,16 @@ def plan(n: int, k: int, tile: int, *, whole: bool) -> Plan:
     if tried is not None:
         return _fitted(tried, tile)
     return _fitted(_whole(n, k, tile) if whole else _split(n, k), tile)
+
+
+def held_tiles(k: int, tile: int, cut: Plan, most: int) -> tuple[int, bool]:
+    """Tiles that a program may hold, up to `most`, and whether any program has more than those."""
+    steps = -(-k // cut.block_k)
+    if k == cut.block_k * cut.splits:
+        return 1, False
+    fit = k % cut.block_k == 0 and tile < 128  # of which the sums take all registers
+    held = min(most, steps // cut.splits) if fit else 0
+    return held, steps > held * cut.splits
 
 
 def _whole(n: int, k: int, tile: int) -> Plan:

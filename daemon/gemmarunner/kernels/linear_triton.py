@@ -7,8 +7,9 @@ the sum over k in steps of 16, in ascending order, in one f32 accumulator, whate
 has the same bits in every tile; only `splits` cuts that sum, and the weight's shape fixes it.
 Weights smaller than 64 rows still take 64 (the rest repeats the last row and is not stored).
 
-While the kernel before still runs, each program asks for the first part of its weights, so that
-they are on their way into L2 when the rows arrive; a program of one step loads them all.
+While the kernel before still runs, each program loads its last tiles of weights into registers, so
+that memory is busy when the rows arrive. The last, because the loop over the others can then start
+its own loads without waiting for any product, and the order of the sum stays ascending.
 
 `ple_gate` has so few weights that its latency is all: see `narrow`.
 """
@@ -23,9 +24,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from gemmarunner.kernels import linear_plan
 from gemmarunner.kernels.launch import launch
-from gemmarunner.kernels.linear_plan import Plan, plan, row_tile
+from gemmarunner.kernels.linear_plan import Plan, held_tiles, plan, row_tile
 
-_RESIDENT = 2 * 132  # programs that run at a time, roughly
 _NARROW = 8  # weight rows a program of `narrow`
 _STRANDS, _STRAND = 8, 64  # warps of `narrow`, and the columns that each takes at a time
 
@@ -46,20 +46,22 @@ def tanh(x):  # type: ignore[no-untyped-def]
     return 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x))
 
 
-@triton.jit
-def fetch_ahead(rows, size):  # type: ignore[no-untyped-def]
-    """Ask for `size` bytes (a multiple of 16) from each of the addresses `rows` into L2."""
-    tl.inline_asm_elementwise(
-        "{ cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
-        "=r,l,r",
-        [rows, size],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
+@triton.jit  # type: ignore[untyped-decorator]
+def kept(x, PDL: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`x`; what is done with it cannot move to before this place, as the compiler likes to."""
+    if PDL:
+        x = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;",
+            "=r,r",
+            [x],
+            dtype=x.dtype,
+            is_pure=False,
+            pack=32 // x.dtype.primitive_bitwidth,
+        )
+    return x
 
 
-@triton.jit(do_not_specialize=["rows", "splits", "ahead"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "splits"])  # type: ignore[untyped-decorator]
 def product(  # type: ignore[no-untyped-def]
     x,  # [rows, k]
     weight,  # [n, k]; of GATE_UP [2 n, k], of which a program takes the same rows of both halves
@@ -69,15 +71,13 @@ def product(  # type: ignore[no-untyped-def]
     k,
     splits,
     cap,
-    ahead,  # bytes to fetch ahead, a program and address
     OPERATION: tl.constexpr,
     TILE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN_K: tl.constexpr,
-    ONE_STEP: tl.constexpr,  # every program has one, of a whole block
-    PIECES: tl.constexpr,  # addresses a weight row to fetch ahead from, 0 if none
-    LATE: tl.constexpr,  # let the next kernel start only after the sums
+    HELD: tl.constexpr,  # tiles of every program to load before its rows are there
+    LOOP: tl.constexpr,  # some program has more tiles
     PDL: tl.constexpr,
 ):
     COLUMNS: tl.constexpr = BLOCK_N // 2 if OPERATION == GATE_UP else BLOCK_N
@@ -92,32 +92,36 @@ def product(  # type: ignore[no-untyped-def]
     weights = weight + (row * k)[:, None] + column[None, :]
     inputs = x + (lane * k)[:, None] + column[None, :]
     total = tl.zeros((BLOCK_N, TILE), tl.float32)
-    if PDL and not LATE:
+    live = (lane < rows)[:, None]
+    if PDL:
         gdc_launch_dependents()
-    if ONE_STEP:
-        w = tl.load(weights + first * BLOCK_K)
-        if PDL:
-            gdc_wait()
-        rest = tl.load(inputs + first * BLOCK_K, mask=(lane < rows)[:, None], other=0.0)
-        total = tl.dot(w, rest.T, total, "ieee")
-    else:
-        if PDL:
-            if PIECES > 0:
-                piece = (last - first) * (BLOCK_K // PIECES) * tl.arange(0, PIECES)
-                starts = weight + (row * k)[:, None] + (first * BLOCK_K + piece)[None, :]
-                fetch_ahead(starts, ahead)
-            gdc_wait()
-        for step in range(first, last):
+    held = ()
+    for step in tl.static_range(HELD):
+        held = held + (tl.load(weights + (last - HELD + step) * BLOCK_K),)  # type: ignore[assignment]  # noqa: RUF005
+    if PDL:
+        gdc_wait()
+    values = ()
+    if TILE <= 32:  # more rows would not fit into registers
+        for step in tl.static_range(HELD):
+            at = (last - HELD + step) * BLOCK_K
+            values = values + (tl.load(inputs + at, mask=live, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
+    if LOOP:
+        for step in range(first, last - HELD):
             at = step * BLOCK_K
-            live = (lane < rows)[:, None]
             if EVEN_K:
                 w = tl.load(weights + at)
+                value = tl.load(inputs + at, mask=live, other=0.0)
             else:
-                w = tl.load(weights + at, mask=(column + at < k)[None, :], other=0.0)
-                live = live & (column + at < k)[None, :]
-            total = tl.dot(w, tl.load(inputs + at, mask=live, other=0.0).T, total, "ieee")
-    if PDL and LATE:
-        gdc_launch_dependents()
+                inside = (column + at < k)[None, :]
+                w = tl.load(weights + at, mask=inside, other=0.0)
+                value = tl.load(inputs + at, mask=live & inside, other=0.0)
+            total = tl.dot(w, value.T, total, "ieee")
+    for step in tl.static_range(HELD):
+        if TILE <= 32:
+            value = kept(values[step], PDL)
+        else:
+            value = tl.load(inputs + (last - HELD + step) * BLOCK_K, mask=live, other=0.0)
+        total = tl.dot(kept(held[step], PDL), value.T, total, "ieee")
     place = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     stored = (place < n)[:, None] & (lane < rows)[None, :]
     cell = place[:, None] + lane[None, :] * n
@@ -161,9 +165,6 @@ def narrow(  # type: ignore[no-untyped-def]
     weights = weight + (tl.minimum(place, n - 1) * k)[None, :, None] + strand
     stored = (row < rows)[:, None] & (place < n)[None, :]
     cell = row[:, None] * n + place[None, :]
-    if PDL and EVEN_K:
-        starts = weight + tl.minimum(place, n - 1) * k
-        fetch_ahead(starts, k * (weight.dtype.element_ty.primitive_bitwidth // 8))
     held = ()
     for step in tl.static_range(STEPS):
         at = step * STRANDS * BLOCK_K
@@ -181,7 +182,8 @@ def narrow(  # type: ignore[no-untyped-def]
     factor = tl.load(ple + cell, mask=stored, other=0.0).to(tl.float32)
     total = tl.zeros((STRANDS, 16, BLOCK_N), tl.float32)
     for step in tl.static_range(STEPS):
-        total = tl.dot(values[step], held[step].permute(0, 2, 1), total, "ieee")
+        right = kept(held[step], PDL).permute(0, 2, 1)
+        total = tl.dot(kept(values[step], PDL), right, total, "ieee")
     tl.store(out + cell, (gelu(tl.sum(total, 0)) * factor).to(out.dtype.element_ty), mask=stored)
 
 
@@ -242,8 +244,8 @@ def _run(
     n = out.shape[-1]
     slabs = triton.cdiv(n, cut.block_n // (2 if operation is GATE_UP else 1))
     even = k % cut.block_k == 0
-    pieces = max(1, 32 * cut.warps // cut.block_n)
-    tuning = linear_plan.tuning
+    most = getattr(linear_plan.tuning.held, _kind(operation, weight))
+    held, loop = held_tiles(k, row_tile(rows), cut, most)
     launch(
         product,
         (slabs, cut.splits),
@@ -255,15 +257,13 @@ def _run(
         k,
         cut.splits,
         cap,
-        _ahead(weight, slabs, cut, pieces),
         OPERATION=operation,
         TILE=row_tile(rows),
         BLOCK_N=cut.block_n,
         BLOCK_K=cut.block_k,
         EVEN_K=even,
-        ONE_STEP=k == cut.block_k * cut.splits,
-        PIECES=pieces if even and tuning.ahead else 0,
-        LATE=_kind(operation, weight) in tuning.late,
+        HELD=held,
+        LOOP=loop,
         num_warps=cut.warps,
         num_stages=cut.stages,
     )
@@ -271,16 +271,7 @@ def _run(
 
 
 def _kind(operation: Any, weight: Tensor) -> str:
-    """What `Tuning.late` calls a product."""
+    """What `Held` calls a product."""
     if operation is PARTS:
         return "down" if weight.shape[1] > 2 * len(weight) else "matmul"
     return "gate_up" if operation is GATE_UP else "head"
-
-
-def _ahead(weight: Tensor, slabs: int, cut: Plan, pieces: int) -> int:
-    """Bytes that each address of `fetch_ahead` asks for, all resident programs' within budget."""
-    steps = weight.shape[1] // cut.block_k // cut.splits
-    programs = min(slabs * cut.splits, _RESIDENT)
-    whole = steps * cut.block_k * weight.element_size() // pieces
-    share = linear_plan.tuning.ahead // (programs * cut.block_n * pieces)
-    return max(16, min(whole, share) // 16 * 16)

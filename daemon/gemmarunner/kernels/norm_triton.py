@@ -1,6 +1,7 @@
 """Triton kernels of `norm`: one program a row, in registers from first load to last store.
 
-Latency is all: weights are loaded while the kernel before still runs, partial sums all at once.
+Latency is all: weights are loaded while the kernel before still runs, partial sums all at once,
+and one reduction gives both root mean squares of a residual's addition.
 """
 
 import torch
@@ -21,12 +22,42 @@ def scaled(x, weight, width, eps):  # type: ignore[no-untyped-def]
     return x * tl.rsqrt(tl.sum(x * x, 0) / width + eps) * weight
 
 
+@triton.jit
+def each_sum(a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+    """Adds four pairs of numbers, so that one reduction yields four sums."""
+    return a + e, b + f, c + g, d + h
+
+
+@triton.jit
+def both_sum(a, b, c, d):  # type: ignore[no-untyped-def]
+    """Adds two pairs of numbers."""
+    return a + c, b + d
+
+
+@triton.jit
+def added(row, block, after, width, eps, scale):  # type: ignore[no-untyped-def]
+    """(row + norm(block) * after) * scale, and the mean of its squares.
+
+    That mean comes of the same reduction as the block's own root mean square, from the square of
+    the sum multiplied out: half the latency of one after the other.
+    """
+    weighted = block * after
+    sums = (block * block, row * row, row * weighted, weighted * weighted)
+    own, before, cross, weight = tl.reduce(sums, 0, each_sum)
+    factor = tl.rsqrt(own / width + eps)
+    square = tl.maximum(before + factor * (2.0 * cross + factor * weight), 0.0)
+    return (row + factor * weighted) * scale, square / width * (scale * scale)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def summed(parts, at, live, stride, SPLITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The sum of `SPLITS` partial sums, in ascending order."""
-    total = tl.load(parts + at, mask=live, other=0.0).to(tl.float32)
+    """The sum of `SPLITS` partial sums, in ascending order; all are loaded before any is added."""
+    loaded = ()
+    for split in tl.static_range(SPLITS):
+        loaded = loaded + (tl.load(parts + split * stride + at, mask=live, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
+    total = loaded[0].to(tl.float32)  # type: ignore[misc]
     for split in tl.static_range(1, SPLITS):
-        total += tl.load(parts + split * stride + at, mask=live, other=0.0).to(tl.float32)
+        total += loaded[split].to(tl.float32)
     return total
 
 
@@ -40,14 +71,13 @@ def weights_of(weight, lane, live):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def store_next(out, weight, values, residual, at, live, width, eps):  # type: ignore[no-untyped-def]
+def store_next(out, weight, values, residual, at, live, factor):  # type: ignore[no-untyped-def]
     """Store what one of the next blocks reads, if there is such a block."""
     if out is not None:
         if weight is None:
             tl.store(out + at, residual.to(out.dtype.element_ty), mask=live)
         else:
-            normed = scaled(residual, values, width, eps)
-            tl.store(out + at, normed.to(out.dtype.element_ty), mask=live)
+            tl.store(out + at, (residual * factor * values).to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -66,7 +96,7 @@ def norm_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + at, scaled(row, values, width, eps).to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit(do_not_specialize=["stride", "stride_b"])  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
 def add_norm_kernel(  # type: ignore[no-untyped-def]
     x,  # [rows, width] f32
     parts,  # [splits, rows, width]
@@ -82,11 +112,11 @@ def add_norm_kernel(  # type: ignore[no-untyped-def]
     out_b,
     out_c,
     width,
-    stride,  # rows * width
     eps,
     scale,
     SPLITS: tl.constexpr,
     SPLITS_B: tl.constexpr,
+    ONCE: tl.constexpr,  # one reduction for both root mean squares
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -103,16 +133,24 @@ def add_norm_kernel(  # type: ignore[no-untyped-def]
     if PDL:
         gdc_wait()
     at = tl.program_id(0) * width + lane
+    stride = tl.num_programs(0) * width  # which the compiler knows to be a multiple of width's 16
     row = tl.load(x + at, mask=live, other=0.0)
     total = summed(parts, at, live, stride, SPLITS)
     if parts_b is not None:
         other = summed(parts_b, at, live, stride, SPLITS_B)
-        total = scaled(total, dense, width, eps) + scaled(other, routed, width, eps)
-    row = (row + scaled(total, after, width, eps)) * scale
+        square, square_b = tl.reduce((total * total, other * other), 0, both_sum)
+        total = total * tl.rsqrt(square / width + eps) * dense
+        total += other * tl.rsqrt(square_b / width + eps) * routed
+    if ONCE:
+        row, mean = added(row, total, after, width, eps, scale)
+    else:
+        row = (row + scaled(total, after, width, eps)) * scale
+        mean = tl.sum(row * row, 0) / width
+    factor = tl.rsqrt(mean + eps)
     tl.store(residual + at, row, mask=live)
-    store_next(out_a, next_a, values_a, row, at, live, width, eps)
-    store_next(out_b, next_b, values_b, row, at, live, width, eps)
-    store_next(out_c, next_c, values_c, row, at, live, width, eps)
+    store_next(out_a, next_a, values_a, row, at, live, factor)
+    store_next(out_b, next_b, values_b, row, at, live, factor)
+    store_next(out_c, next_c, values_c, row, at, live, factor)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -179,11 +217,11 @@ def _add(
         *(*nexts, *missing),
         *(*outs, *missing),
         width,
-        rows * width,
         eps,
         scale,
         SPLITS=len(parts),
         SPLITS_B=len(branches[1]) if branches else 0,
+        ONCE=linear_plan.tuning.norm_once,
         BLOCK=block,
         num_warps=warps,
     )
@@ -193,4 +231,4 @@ def _add(
 def _block(width: int) -> tuple[int, int]:
     """Lanes (a power of two) and warps of a row: 8 elements a thread, two loads of 16 bytes."""
     block = max(64, triton.next_power_of_2(width))
-    return block, linear_plan.tuning.norm_warps or min(16, max(2, block // 256))
+    return block, min(16, max(2, block // 256))

@@ -59,7 +59,7 @@ def by_loop(q: Tensor, cache: Tensor, rows: Rows, window: int | None, lag: int) 
         (4, 1, 40, 128, 3, 0, [1000]),
         (16, 1, None, 64, 1, 0, [50]),
         (1, 1, None, 64, 9, 1, [50]),
-        (1, 1, None, 768, 1, 0, [700]),
+        pytest.param(1, 1, None, 768, 1, 0, [700], marks=pytest.mark.slow),
     ],
 )
 def test_attend_equals_twin_and_loop(
@@ -91,7 +91,9 @@ def test_attend_equals_twin_over_pieces_of_all_lengths() -> None:
     torch.testing.assert_close(found, slow, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("window", "start"), [(8, 13), (40, 90), (None, 13)])
+@pytest.mark.parametrize(
+    ("window", "start"), [(8, 13), pytest.param(40, 90, marks=pytest.mark.slow), (None, 13)]
+)
 def test_row_is_bit_equal_whatever_stands_beside_it(
     monkeypatch: pytest.MonkeyPatch, window: int | None, start: int
 ) -> None:

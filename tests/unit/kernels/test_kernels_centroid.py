@@ -36,7 +36,9 @@ def test_candidates_are_the_drafter_s() -> None:
     torch.testing.assert_close(expected.logits[theirs], logits[0, ours])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16]
+)
 def test_kernel_scores_what_the_twin_scores(dtype: torch.dtype) -> None:
     """Logits and tokens come in the twin's order, the best cluster first."""
     pytest.importorskip("triton")

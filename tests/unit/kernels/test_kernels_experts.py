@@ -54,7 +54,9 @@ def interpreter() -> None:
 
 
 @pytest.mark.usefixtures("interpreter")
-@pytest.mark.parametrize("rows", [1, 4, 20])
+@pytest.mark.parametrize(
+    "rows", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)]
+)
 def test_kernels_give_the_twins_rows(rows: int) -> None:
     """Routing and experts agree with their twins, for a tile named by a pair or by an expert."""
     from gemmarunner.kernels.experts_triton import launch_experts, launch_route

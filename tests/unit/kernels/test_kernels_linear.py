@@ -11,8 +11,9 @@ import torch
 pytest.importorskip("triton")
 import tests.fakes.triton_on_cpu  # noqa: F401  isort: skip
 from gemmarunner.kernels import linear as ops
+from gemmarunner.kernels import linear_plan
 from gemmarunner.kernels import linear_triton as kernels
-from gemmarunner.kernels.linear_plan import Plan, plan, row_tile
+from gemmarunner.kernels.linear_plan import Held, Plan, Tuning, plan, row_tile
 
 DTYPES = (torch.float32, torch.bfloat16)
 SHAPES = [(64, 64), (80, 128), (70, 100), (130, 272)]  # [n, k], some ragged
@@ -50,6 +51,18 @@ def test_splits_cover_every_column_once(splits: int) -> None:
 
     assert len(found) == splits
     _assert_near(found.sum(0), ops.matmul_slow(x, weight)[0])
+
+
+@pytest.mark.parametrize("tiles", [0, 1, 2, 3])
+@pytest.mark.parametrize("rows", [2, 40])
+def test_held_tiles_change_no_sum(rows: int, tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tiles are held, and with none left for the loop, every column counts once."""
+    x, weight = (torch.randint(-9, 9, shape).float() for shape in ((rows, 160), (64, 160)))
+    monkeypatch.setattr(linear_plan, "tuning", Tuning(Held(matmul=tiles, down=tiles)))
+
+    for splits in (1, 2, 5):
+        found = kernels.matmul(x, weight, SMALL._replace(splits=splits))
+        assert torch.equal(found.sum(0), ops.matmul_slow(x, weight)[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -128,7 +141,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from gemmarunner.kernels import linear_triton as kernels
-from gemmarunner.kernels.linear_plan import plan
+from gemmarunner.kernels.linear_plan import held_tiles, plan
 
 def compiled(kernel, types, fixed, options):
     names = kernel.arg_names
@@ -141,15 +154,15 @@ def compiled(kernel, types, fixed, options):
     options["launch_pdl"] = True
     return compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
-def build(operation, n, k, tile):
+def build(operation, n, k, tile, most=1):
     if operation == "ple":
         fixed = [k // 512, 8, 8, 64, True, True]
         return compiled(kernels.narrow, ["*bf16"] * 4 + ["i32"] * 3, fixed, {"num_warps": 8})
     p = plan(n, k, tile, whole=operation > 0)
     types = ["*bf16"] * 2 + ["*bf16" if operation == 1 else "*fp32"]
-    types += ["i32"] * 4 + ["fp32", "i32"]
-    fixed = [operation, tile, p.block_n, p.block_k, k % p.block_k == 0, k == p.block_k * p.splits]
-    fixed += [max(1, 32 * p.warps // p.block_n), False, True]
+    types += ["i32"] * 4 + ["fp32"]
+    held = held_tiles(k, tile, p, most)
+    fixed = [operation, tile, p.block_n, p.block_k, k % p.block_k == 0, *held, True]
     options = {"num_warps": p.warps, "num_stages": p.stages}
     return compiled(kernels.product, types, fixed, options)
 
@@ -168,6 +181,7 @@ print(json.dumps(found))
 def test_kernels_build_for_hopper_as_meant() -> None:
     """Every row tile and operation: wgmma, 16-byte copies, nothing spilled, memory that fits."""
     sizes = [(0, 3072, 2560), (0, 2560, 10240), (1, 20480, 2560), (0, 2560, 256), (2, 262144, 2560)]
+    cases: list[tuple[int | str, int, int, int]]
     cases = [(*size, tile) for size in sizes for tile in (16, 32, 64, 128)]
     cases.append(("ple", 256, 2560, 16))
     clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
