@@ -153,8 +153,8 @@ class Server:
         self._progress.finish()
         serving = Serving(served, self._send)
         self._start(serving.run_writer)
+        self._serving = serving  # before the daemon knows of it: what it then asks finds a pair
         self._channel.send(served.loaded)
-        self._serving = serving
         serving.run_engine()
 
     def _send(self, frame: FromRunner) -> None:

@@ -64,6 +64,10 @@ class TableTarget:
         rows = [self.state(pair) for pair in zip([before, *new], new, strict=False)]
         return torch.tensor(rows if keep is None else rows[-keep:], dtype=torch.float64)[:, None]
 
+    def forward_many(self, tokens: Sequence[Tensor], caches: Sequence[KVCache]) -> list[Tensor]:
+        """`forward`, one sequence after another."""
+        return [self.forward(rows, cache) for rows, cache in zip(tokens, caches, strict=True)]
+
     def _last_token(self, cache: KVCache) -> int:
         """The last committed token, 0 where there is none; both layers must tell the same text."""
         everything, window = cache.committed(0).keys, cache.committed(1).keys

@@ -31,10 +31,17 @@ class DepthController:
         self._acceptance = {regime: AcceptanceTable() for regime in Regime}
         self._tracks: dict[tuple[Regime, int], DepthTrack] = {}
 
-    def choose(self, width: int, limits: Mapping[Regime, int]) -> dict[Regime, int]:
-        """The depth, at most its limit, of each kind in the next round of `width` sequences."""
+    def choose(
+        self, width: int, limits: Mapping[Regime, int], deepest: int | None = None
+    ) -> dict[Regime, int]:
+        """The depth, at most its limit, of each kind in the next round of `width` sequences.
+
+        `deepest`: what rounds of that width permit, if less than the greatest depth.
+        """
+        top = self.max_depth if deepest is None else min(deepest, self.max_depth)
         return {
-            regime: self._track(regime, width).choose(limit) for regime, limit in limits.items()
+            regime: self._track(regime, width).choose(limit, top)
+            for regime, limit in limits.items()
         }
 
     def record(self, width: int, deepest: int, outcomes: Outcomes, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Runs a pair by plain torch calls, one sequence after another: on a CPU, on MPS, anywhere.
+"""Runs a pair by plain torch calls, drafts one by one, verifies together: on a CPU, on MPS.
 
 A launched round runs when it is waited for, so that its caller has handled the events of the round
 before it first: here nothing is gained by starting early.
@@ -16,7 +16,7 @@ from gemmarunner.engine.kvcache import KVCache, KVSnapshot
 from gemmarunner.engine.ports import Drafter, Report, RoundPlan, RoundResult, Snapshot, Target
 from gemmarunner.engine.propose import DraftKind
 from gemmarunner.engine.request import Sampling
-from gemmarunner.engine.round import Pair, run_round
+from gemmarunner.engine.round import Pair, Turn, run_rounds
 from gemmarunner.engine.sampling import Sampler
 
 # Up to so many rows of one forward, a float32 target without experts computes each on an x86 CPU as
@@ -65,6 +65,10 @@ class EagerBackend:
         self._hidden: list[Tensor | None] = [None] * slots  # [1, hidden], the last row's
         self.kv_bytes = sum(cache.nbytes for cache in self._caches)
 
+    def depth_limit(self, batch: int) -> int:
+        """The greatest depth of a round of `batch` sequences."""
+        return self.max_depth
+
     def length(self, slot: int) -> int:
         """Committed positions of a slot."""
         return self._caches[slot].length
@@ -100,16 +104,20 @@ class EagerBackend:
     def run(self, plans: Sequence[RoundPlan]) -> RoundResult:
         """One round of all `plans`, now."""
         started = self._clock_ns()
-        tokens = [self._round(plan) for plan in plans]
-        return RoundResult(tokens, (self._clock_ns() - started) / 1e9)
+        turns = [self._turn(plan) for plan in plans]
+        if self._width:  # results may depend on the number of rows, so nobody shares a product
+            rounds = [run_rounds(self._pair, [turn], self._width)[0] for turn in turns]
+        else:
+            rounds = run_rounds(self._pair, turns)
+        for plan, round in zip(plans, rounds, strict=True):
+            self._hidden[plan.slot] = round.hidden
+        seconds = (self._clock_ns() - started) / 1e9
+        return RoundResult([round.tokens for round in rounds], seconds)
 
-    def _round(self, plan: RoundPlan) -> list[int]:
-        hidden, cache = self._hidden[plan.slot], self._caches[plan.slot]
+    def _turn(self, plan: RoundPlan) -> Turn:
+        hidden = self._hidden[plan.slot]
         assert hidden is not None
-        tokens, sampler = plan.tokens, plan.sampler
-        round = run_round(self._pair, cache, sampler, tokens, hidden, plan.depth, self._width)
-        self._hidden[plan.slot] = round.hidden
-        return round.tokens
+        return Turn(self._caches[plan.slot], plan.sampler, plan.tokens, hidden, plan.depth)
 
     @torch.inference_mode()
     def snapshot(self, slot: int) -> KVSnapshot:

@@ -230,7 +230,8 @@ class Engine:
         if not slots:
             return []
         sequences = [slot.sequence for slot in slots if slot.sequence]
-        depths = planned_depths(sequences, self._controller, self._backend.max_depth)
+        depth_limit = self._backend.depth_limit(len(sequences))
+        depths = planned_depths(sequences, self._controller, depth_limit)
         try:
             pending = self._backend.launch(plans(slots, depths))
         except _DEVICE_ERRORS as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import sqrt
 from typing import Final
 
 _COST_WEIGHT = 0.05  # of a new sample, once there are twenty
@@ -18,8 +17,10 @@ _PRIOR_SAMPLES = 2.0
 _LEAN_SAMPLES = 1.0  # so many samples' worth a position leans on the one before it
 _STANDS_ALONE = 20  # samples that need no leaning on anything
 _MEMORY = 60  # samples an average reaches back
+_OF_EARLIER_TEXTS = 15  # samples that what an earlier process learned is worth: it read other texts
 _RECENT_WEIGHT = 0.15
 _SURPRISE = 3.5  # standard deviations between recent and average that mean a change
+_CHANGE = _SURPRISE**2 * _RECENT_WEIGHT / (2 - _RECENT_WEIGHT)  # in variances of one outcome
 _AFTER_CHANGE = 6  # samples an average is worth after a change
 _FORGET = 0.97  # what a position's samples are worth after a round that did not reach it
 
@@ -42,6 +43,11 @@ class CostTable:
         """The average of every depth measured."""
         return dict(sorted(self._seconds.items()))
 
+    @property
+    def deepest(self) -> int:
+        """The greatest depth measured; there is one."""
+        return max(self._seconds)
+
     def record(self, depth: int, seconds: float) -> None:
         """Counts a round."""
         if seconds <= 0:
@@ -49,8 +55,6 @@ class CostTable:
         count = self._samples.get(depth, 0)
         self._samples[depth] = count + 1
         before = self._seconds.get(depth)
-        if before is not None and not self._settling.get(depth):
-            self._measure_anew(seconds / before)
         if count < _SETTLING:
             self._settle(depth, seconds)
         elif before is not None:
@@ -82,24 +86,29 @@ class CostTable:
         known = [(d, s, weights.get(d, 1)) for d, s in sorted(self._seconds.items())]
         return _on_lines(_never_falling(known), deepest)
 
-    def _measure_anew(self, ratio: float) -> None:
-        """An older figure meets this process's first sample: so much slower is the machine now."""
-        for other in self._seconds:
-            if not self._settling.get(other):
-                self._seconds[other] *= ratio
-
     def _settle(self, depth: int, seconds: float) -> None:
+        """Takes the median so far; older figures of other depths move in proportion.
+
+        So much slower is the machine now than when they were made.
+        """
         first = self._settling.setdefault(depth, [])
         first.append(seconds)
         first.sort()
-        self._seconds[depth] = first[(len(first) - 1) // 2]
+        median = first[(len(first) - 1) // 2]
+        ratio = median / self._seconds.get(depth, median)
+        for other in self._seconds:
+            if other not in self._settling:
+                self._seconds[other] *= ratio
+        self._seconds[depth] = median
 
     def _follow(self, depth: int, ratio: float, count: int) -> None:
         weight = max(_COST_WEIGHT, 1 / (count + 1))
         change = 1 + weight * max(-_COST_CLAMP, min(_COST_CLAMP, ratio - 1))
         common = 1 + (change - 1) * count / (count + _COMMON_AFTER)
+        own = self._seconds[depth] * change
         for other in self._seconds:
-            self._seconds[other] *= change if other == depth else common
+            self._seconds[other] *= common
+        self._seconds[depth] = own
 
 
 def _never_falling(known: list[tuple[int, float, int]]) -> list[tuple[int, float]]:
@@ -139,8 +148,9 @@ class AcceptanceTable:
     def __init__(self, rates: Sequence[tuple[float, int]] = ()) -> None:
         self._rates = [rate for rate, _ in rates]
         self._samples = [samples for _, samples in rates]
-        self._worth = [float(min(samples, _MEMORY)) for samples in self._samples]
+        self._worth = [float(min(samples, _OF_EARLIER_TEXTS)) for samples in self._samples]
         self._recent = list(self._rates)
+        self.changes = 0  # how often a rate jumped, or a position was seen for the first time
 
     @property
     def rates(self) -> list[tuple[float, int]]:
@@ -182,24 +192,27 @@ class AcceptanceTable:
         return tokens
 
     def _append(self) -> None:
+        self.changes += 1
         self._rates.append(0.0)
         self._recent.append(0.0)
         self._samples.append(0)
         self._worth.append(0.0)
 
     def _count(self, position: int, accepted: bool) -> None:
-        worth = self._worth[position]
-        self._rates[position] += (accepted - self._rates[position]) / (worth + 1)
-        weight = max(_RECENT_WEIGHT, 1 / (worth + 1))
-        self._recent[position] += weight * (accepted - self._recent[position])
-        self._samples[position] += 1
-        self._worth[position] = min(worth + 1, _MEMORY)
-        self._notice_change(position)
+        """Averages one outcome in.
 
-    def _notice_change(self, position: int) -> None:
-        """Another text, another rate: what came lately counts, what was before hardly."""
-        rate, recent = self._rates[position], self._recent[position]
-        deviation = sqrt((rate * (1 - rate) + 0.02) * _RECENT_WEIGHT / (2 - _RECENT_WEIGHT))
-        if self._worth[position] > _AFTER_CHANGE and abs(recent - rate) > _SURPRISE * deviation:
-            self._rates[position] = recent
-            self._worth[position] = _AFTER_CHANGE
+        Another text, another rate: what came lately counts, what was before hardly.
+        """
+        worth = self._worth[position]
+        weight = 1 / (worth + 1)
+        rate = self._rates[position]
+        rate += (accepted - rate) * weight
+        recent = self._recent[position]
+        recent += (accepted - recent) * max(_RECENT_WEIGHT, weight)
+        self._samples[position] += 1
+        worth = min(worth + 1, _MEMORY)
+        if worth > _AFTER_CHANGE and (recent - rate) ** 2 > _CHANGE * (rate * (1 - rate) + 0.02):
+            rate, worth = recent, _AFTER_CHANGE
+            self.changes += 1
+        self._rates[position], self._recent[position] = rate, recent
+        self._worth[position] = worth

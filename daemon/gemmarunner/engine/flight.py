@@ -26,17 +26,17 @@ class Landing(NamedTuple):
 
 
 def planned_depths(
-    sequences: list[Sequence], controller: DepthController, max_depth: int
+    sequences: list[Sequence], controller: DepthController, depth_limit: int
 ) -> list[int]:
     """How many tokens to draft for each: never more than its answer's room or the context takes."""
-    limits = [min(max_depth, sequence.room - 1) for sequence in sequences]
+    limits = [min(depth_limit, sequence.room - 1) for sequence in sequences]
     chosen: Mapping[Regime, int] = {}
-    if max_depth and any(sequence.drafts is None for sequence in sequences):
+    if depth_limit and any(sequence.drafts is None for sequence in sequences):
         widest: dict[Regime, int] = {}
         for sequence, limit in zip(sequences, limits, strict=True):
             if sequence.drafts is None:
                 widest[sequence.regime] = max(limit, widest.get(sequence.regime, 0))
-        chosen = controller.choose(len(sequences), widest)
+        chosen = controller.choose(len(sequences), widest, depth_limit)
     return [
         min(limit, chosen.get(s.regime, 0) if s.drafts is None else s.drafts)
         for s, limit in zip(sequences, limits, strict=True)

@@ -30,11 +30,13 @@ def log_uniform(key: int, position: int, ids: Tensor) -> Tensor:
     """Logarithms of numbers drawn evenly from 0 to 1, for tokens `ids` [rows, columns] int64.
 
     Row 0 stands at index `position` of the text, each later row one further. f32, below zero; its
-    negative is exponentially distributed. Only on a GPU nothing leaves the device.
+    negative is exponentially distributed. Only under CUDA nothing leaves the device: others may
+    know no float64, as MPS does not.
     """
     rows, columns = ids.shape
     offsets = [(key + ((position + row) << _TOKEN_BITS) * _GOLDEN) & _MASK for row in range(rows)]
-    if ids.device.type == "cuda" or columns > _NARROW:
+    device = ids.device.type
+    if device == "cuda" or (device == "cpu" and columns > _NARROW):
         bits = _bits_torch(offsets, ids)
         return bits.to(torch.float64).add_(0.5).mul_(_ULP).log_().to(torch.float32)
     bits_cpu = _bits_numpy(offsets, ids.cpu().numpy())

@@ -75,6 +75,9 @@ class Backend(Protocol):
     @property
     def row_invariant(self) -> bool: ...  # a row's result is the same however many ran with it
 
+    def depth_limit(self, batch: int) -> int:
+        """The greatest depth of a round of `batch` sequences, at most `max_depth`."""
+
     def length(self, slot: int) -> int:
         """Committed positions of a slot."""
 
@@ -149,6 +152,9 @@ class Target(Protocol):
 
         Afterwards `cache` holds the tokens too.
         """
+
+    def forward_many(self, tokens: Sequence[Tensor], caches: Sequence[KVCache]) -> list[Tensor]:
+        """`forward` of several sequences at once, [rows] int64 each; all their hidden rows."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [rows, vocab] f32 of the token after each row; a fresh tensor."""

@@ -1,6 +1,7 @@
-"""One draft-verify-accept round of one sequence."""
+"""One draft-verify-accept round of one sequence, or of several that share the target's matrices."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,8 +9,11 @@ from torch import Tensor
 from gemmarunner.engine.accept import agreed, choose
 from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.engine.ports import Drafter, Target
-from gemmarunner.engine.propose import NOTHING, DraftKind, propose
+from gemmarunner.engine.propose import NOTHING, DraftKind, Proposal, propose
 from gemmarunner.engine.sampling import Sampler
+
+# Rows of one product with the head: up to so many, a float32 row on an x86 CPU is what it is alone.
+_HEAD_ROWS: Final = 32
 
 
 class Pair(NamedTuple):
@@ -27,6 +31,24 @@ class Round(NamedTuple):
     hidden: Tensor  # [1, hidden]; the row that chose the last of them
 
 
+class Turn(NamedTuple):
+    """What one sequence brings into a round."""
+
+    cache: KVCache  # holds all of `tokens` but the last
+    sampler: Sampler
+    tokens: list[int]
+    hidden: Tensor  # [1, hidden]; the row that chose the last token
+    depth: int
+
+
+class _Guess(NamedTuple):
+    """What the target is to verify of one sequence."""
+
+    rows: Tensor  # [1 + depth] int64: the last token and the drafts
+    proposal: Proposal
+    history: Tensor | None  # with the drafts
+
+
 def run_round(
     pair: Pair,
     cache: KVCache,
@@ -36,36 +58,80 @@ def run_round(
     depth: int,
     width: int = 0,
 ) -> Round:
-    """Extends the text `tokens`, whose last token is not in `cache` yet, by 1 to depth + 1 tokens.
+    """Extends the text `tokens` of one sequence; see `run_rounds`."""
+    return run_rounds(pair, [Turn(cache, sampler, tokens, hidden, depth)], width)[0]
 
-    `hidden` [1, hidden] is the row that chose the last token. Afterwards `cache` holds the whole
-    new text but its last token; rejected drafts are gone from it. The target runs `width` rows at
-    least: rows of junk follow the drafts, are seen by none of them, and are thrown away.
+
+def run_rounds(pair: Pair, turns: Sequence[Turn], width: int = 0) -> list[Round]:
+    """Extends each turn's text, whose last token is not in its cache, by 1 to depth + 1 tokens.
+
+    The drafts of all are verified together. Afterwards each cache holds its whole new text but the
+    last token; rejected drafts are gone from it. The target runs `width` rows a sequence at least:
+    rows of junk follow the drafts, are seen by none of them, and are thrown away.
     """
-    assert cache.length == len(tokens) - 1
+    guesses = [_guess(pair, turn) for turn in turns]
+    hidden = _verified(pair.target, turns, [guess.rows for guess in guesses], width)
+    counts = [len(guess.rows) for guess in guesses]
+    logits = torch.split(_logits(pair.target, torch.cat(hidden)), [len(rows) for rows in hidden])
+    chosen = [
+        choose(turn.sampler, rows[:count], guess.proposal, guess.history, len(turn.tokens))
+        for turn, rows, guess, count in zip(turns, logits, guesses, counts, strict=True)
+    ]
+    drafts = [guess.rows[1:] for guess in guesses]
+    found = torch.cat((*drafts, *chosen)).tolist()  # the round's one wait for the device
+    return _agreements(turns, hidden, counts, found)
+
+
+def _guess(pair: Pair, turn: Turn) -> _Guess:
+    tokens, sampler, depth = turn.tokens, turn.sampler, turn.depth
+    assert turn.cache.length == len(tokens) - 1
     history = sampler.history(tokens)
-    seed = torch.tensor(tokens[-1:], dtype=torch.int64, device=hidden.device)
+    seed = torch.tensor(tokens[-1:], dtype=torch.int64, device=turn.hidden.device)
     proposal = NOTHING
     if depth and pair.drafter is not None:
         proposal = propose(
             pair.drafter,
-            cache,
+            turn.cache,
             sampler,
             pair.kind,
             depth=depth,
             token=seed,
-            hidden=hidden,
+            hidden=turn.hidden,
             history=history,
             position=len(tokens),
         )
     rows = torch.cat((seed, *proposal.tokens))
-    junk = rows.new_zeros(max(0, width - len(rows)))
-    hidden_rows = pair.target.forward(torch.cat((rows, junk)), cache)
-    logits = pair.target.logits(hidden_rows)[: len(rows)]
     if history is not None:
         history = torch.cat((history, rows[1:]))
-    chosen = choose(sampler, logits, proposal, history, len(tokens))
-    found = torch.cat((rows[1:], chosen)).tolist()  # the round's one wait for the device
-    new = agreed(found[: len(rows) - 1], found[len(rows) - 1 :])
-    cache.truncate(len(tokens) - 1 + len(new))
-    return Round(new, hidden_rows[len(new) - 1 : len(new)])
+    return _Guess(rows, proposal, history)
+
+
+def _verified(
+    target: Target, turns: Sequence[Turn], rows: list[Tensor], width: int
+) -> list[Tensor]:
+    """The target's hidden rows [rows, hidden] for each turn's `rows` and what fills its width."""
+    wide = [torch.cat((part, part.new_zeros(max(0, width - len(part))))) for part in rows]
+    if len(turns) == 1:
+        return [target.forward(wide[0], turns[0].cache)]
+    return target.forward_many(wide, [turn.cache for turn in turns])
+
+
+def _logits(target: Target, hidden: Tensor) -> Tensor:
+    """Scores [rows, vocab] of all rows of all sequences."""
+    if len(hidden) <= _HEAD_ROWS:
+        return target.logits(hidden)
+    return torch.cat([target.logits(part) for part in torch.split(hidden, _HEAD_ROWS)])
+
+
+def _agreements(
+    turns: Sequence[Turn], hidden: list[Tensor], counts: list[int], found: list[int]
+) -> list[Round]:
+    """Commits what stays; `found` holds the drafts of all turns, then what their rows chose."""
+    rounds = []
+    draft, choice = 0, sum(counts) - len(counts)
+    for turn, rows, count in zip(turns, hidden, counts, strict=True):
+        new = agreed(found[draft : draft + count - 1], found[choice : choice + count])
+        draft, choice = draft + count - 1, choice + count
+        turn.cache.truncate(len(turn.tokens) - 1 + len(new))
+        rounds.append(Round(new, rows[len(new) - 1 : len(new)]))
+    return rounds

@@ -50,14 +50,17 @@ class Sequence:
         Returns the new tokens a reader sees. `reason` is set when the text is complete.
         """
         assert len(chosen) <= self.room
-        end = next((i for i, token in enumerate(chosen) if token in eos_ids), None)
-        visible = chosen[:end]
-        self.tokens += visible if end is None else chosen[: end + 1]
+        if eos_ids.isdisjoint(chosen):
+            visible = chosen
+            self.tokens += chosen
+        else:
+            end = next(i for i, token in enumerate(chosen) if token in eos_ids)
+            visible = chosen[:end]
+            self.tokens += chosen[: end + 1]
+            self.reason = "stop"
         self.room -= len(visible)
         self.eval_tokens += len(visible)
-        if end is not None:
-            self.reason = "stop"
-        elif self.room == 0:
+        if self.reason is None and self.room == 0:
             self.reason = "length"
         return visible
 

@@ -9,6 +9,7 @@ import torch
 from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.engine import CHUNK_BESIDE_ROUNDS, Engine
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Finished, Tokens
+from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.engine.ports import RoundPlan, RoundResult
 from gemmarunner.engine.request import DraftMode, Sampling
 from tests.fakes.engine_runs import GREEDY, NO_EOS, answer_of, ask, eager_engine, run_all, tiny_pair
@@ -77,13 +78,13 @@ def run_joining(
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4])
 def test_texts_do_not_depend_on_neighbours_joins_leaves_and_cancels(slots: int):
-    """Forty requests through 1 to 4 slots, every fifth cancelled, kept prompts used again."""
-    requests = mixed_requests(40, VOCAB, longest=90)
+    """Twenty requests through 1 to 4 slots, every fifth cancelled, kept prompts used again."""
+    requests = mixed_requests(20, VOCAB, longest=90)
     reference = eager_engine(TableTarget(TABLE), None, num_ctx=128, prefix_bytes=0)
     shared = eager_engine(
         TableTarget(TABLE, window=16), DRAFTER, num_ctx=128, slots=slots, max_rows=16
     )
-    events = run_joining(shared, requests, cancels={id for id in range(40) if id % 5 == 0})
+    events = run_joining(shared, requests, cancels={id for id in range(20) if id % 5 == 0})
     for request in requests:
         answer, expected = answer_of(events, request.id), alone(reference, request)
         if answer.finished.reason == "cancel":
@@ -94,11 +95,11 @@ def test_texts_do_not_depend_on_neighbours_joins_leaves_and_cancels(slots: int):
 
 @pytest.mark.parametrize("shape", ["e2b", "12b"])
 def test_texts_of_tiny_pairs_do_not_depend_on_neighbours(shape: str, tmp_path):
-    """Real decoders, past their windows; greedy and sampled, all depths, three at a time."""
+    """Real decoders, past their windows; greedy and sampled, all depths, four at a time."""
     target, drafter = tiny_pair(shape, tmp_path, torch.float32)
-    requests = mixed_requests(8, TINY_VOCAB, longest=50, seed=1)
+    requests = mixed_requests(6, TINY_VOCAB, longest=40, seed=1)
     reference = eager_engine(target, None, num_ctx=128, max_rows=16, prefix_bytes=0)
-    shared = eager_engine(target, drafter, num_ctx=128, slots=3, max_rows=16)
+    shared = eager_engine(target, drafter, num_ctx=128, slots=4, max_rows=16)
     events = run_joining(shared, requests, cancels=set())
 
     for request in requests:
@@ -164,6 +165,55 @@ def test_failed_round_fails_its_sequences_and_no_others():
     reference = eager_engine(TableTarget(TABLE), None, num_ctx=256)
     assert answer_of(events, 3).tokens == ask(reference, [3] * 60, max_tokens=8).tokens
     assert len(ask(engine, [1], max_tokens=5).tokens) == 5
+
+
+class TogetherTarget(TableTarget):
+    """Notes how many sequences each pass verified."""
+
+    def __init__(self) -> None:
+        super().__init__(TABLE)
+        self.together: list[int] = []
+
+    def forward_many(self, tokens: Sequence[torch.Tensor], caches: Sequence[KVCache]):
+        self.together.append(len(caches))
+        return super().forward_many(tokens, caches)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_sequences_are_verified_in_one_pass(deterministic: bool):
+    """But where results depend on the number of rows and must not: there each has its own."""
+    target = TogetherTarget()
+    if deterministic:
+        target.dtype = torch.bfloat16
+    engine = eager_engine(target, DRAFTER, num_ctx=64, slots=4, deterministic=deterministic)
+    for id in range(4):
+        engine.add(EngineRequest(id, [id + 1], GREEDY, 3, max_tokens=12))
+    run_all(engine)
+
+    assert (4 in target.together) is not deterministic
+    assert not (deterministic and target.together)
+
+
+def test_depths_keep_to_what_the_backend_permits_a_batch():
+    """Asked for more, or choosing: so what is counted as drafted was drafted; probes go on."""
+    backend = CountingBackend(num_ctx=4096, slots=2)
+    depths: list[int] = []
+    run = backend.run
+
+    def noted(plans: Sequence[RoundPlan]) -> RoundResult:
+        depths.extend(plan.depth for plan in plans)
+        return run(plans)
+
+    backend.run, backend.depth_limit = noted, lambda batch: 8 // batch  # type: ignore[method-assign]
+    engine = Engine(backend, eos_ids=NO_EOS)
+    engine.add(EngineRequest(1, [1], GREEDY, "auto", 600))
+    engine.add(EngineRequest(2, [2], GREEDY, 8, 600))
+    events = run_all(engine)
+    stats = answer_of(events, 2).finished.draft
+
+    assert max(depths) <= 8
+    assert stats.drafted <= 4 * stats.rounds + 4 * depths.count(8)
+    assert {1, 2, 3, 4} <= set(depths)
 
 
 def test_deterministic_runs_one_width_whatever_is_drafted():

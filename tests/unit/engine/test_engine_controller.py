@@ -43,6 +43,17 @@ class World:
         return depth
 
 
+def test_hiccup_at_a_depths_first_round_does_not_bar_it():
+    """It is measured again at once; else its probes would seem too dear for long."""
+    controller, world = DepthController(8), World(rate=0.9)
+    world.run(controller, 2)
+    world.base *= 10
+    assert world.run(controller, 1) == [4]
+    world.base /= 10
+
+    assert max(world.run(controller, 40)) >= 4
+
+
 def test_useless_drafter_is_parked():
     """Depth 0 after a few rounds, and plain speed nearly reached over 2,000 rounds."""
     controller, world = DepthController(8), World(rate=0.0)
@@ -243,6 +254,15 @@ def test_restored_costs_yield_to_the_first_new_sample():
         restored.record(1, 0, [(GREEDY, [])], 1.0)
 
     assert restored.rate(GREEDY, 0) == 1.0
+
+
+def test_hiccup_at_the_start_does_not_spoil_restored_costs():
+    """One slow first round must not make the depths that are not tried look dear for long."""
+    costs = CostTable({0: 1.0, 4: 2.0, 6: 2.5})
+    for seconds in (20.0, 4.0, 4.0):  # a machine half as fast, and a hiccup
+        costs.record(4, seconds)
+
+    assert costs.estimates(6)[0::2] == [2.0, 3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(

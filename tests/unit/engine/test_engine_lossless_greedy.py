@@ -40,28 +40,28 @@ def any_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize(
     ("likeness", "sampling"), [(0.0, GREEDY), (0.5, PENALISED), (0.5, GREEDY), (1.0, GREEDY)]
 )
-def test_200_texts_of_a_table_are_the_same_at_every_depth(likeness: float, sampling: Sampling):
+def test_40_texts_of_a_table_are_the_same_at_every_depth(likeness: float, sampling: Sampling):
     """A drafter that is unrelated to, like, or equal to the target; depths 1 to 8 in turn."""
     table = random_table(12)
     drafter = TableDrafter(likeness * table + (1 - likeness) * random_table(12, seed=9))
     plain, drafting = engine(TableTarget(table), None), engine(TableTarget(table), drafter)
-    for index, prompt in enumerate(random_prompts(200, 12, longest=6)):
+    for index, prompt in enumerate(random_prompts(40, 12, longest=6)):
         expected = ask(plain, prompt, sampling, "off", 16).tokens
 
         assert ask(drafting, prompt, sampling, 1 + index % 8, 16).tokens == expected
-    assert drafter.steps > 200
+    assert drafter.steps > 40
 
 
 def test_texts_of_tiny_pairs_are_the_same_with_their_own_drafter(pair: tuple[Target, Drafter]):
     """Far past the window, over chunks: the sliding rings move while drafts are rejected."""
     plain, drafting = engine(pair[0], None), engine(*pair)
-    for depth, prompt in zip((1, 3, 5, 8), random_prompts(4, VOCAB, longest=40), strict=True):
+    for depth, prompt in zip((3, 8), random_prompts(2, VOCAB, longest=40), strict=True):
         expected = ask(plain, prompt, GREEDY, "off", 32).tokens
 
         assert ask(drafting, prompt, GREEDY, depth, 32).tokens == expected
 
 
-@pytest.mark.parametrize("right", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("right", [0.0, 0.6, 1.0])
 def test_texts_of_tiny_pairs_are_the_same_at_any_acceptance(
     pair: tuple[Target, Drafter], right: float
 ):
