@@ -39,12 +39,15 @@ _PROBE_SHAPE = (96, 640)
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def make_linear(weight: Tensor | Packed) -> Linear:
-    """A callable that multiplies rows with `weight` [out, in]; it keeps one copy of it."""
+def make_linear(weight: Tensor | Packed, *, requantize: bool = False) -> Linear:
+    """A callable that multiplies rows with `weight` [out, in]; it keeps one copy of it.
+
+    requantize: a packed matrix may be approximated, see `quant.cpu.make_packed_linear`.
+    """
     if isinstance(weight, Packed):
         from gemmarunner.quant.cpu import make_packed_linear
 
-        linear: Linear = make_packed_linear(weight)
+        linear: Linear = make_packed_linear(weight, requantize=requantize)
         return linear
     if weight.device.type != "cpu":
         return Plain(weight)

@@ -109,9 +109,18 @@ def open_drafter(
 
 
 def _packing(quantize: str) -> tuple[MakeLinear, MakeLinear]:
-    """How the layers' matrices and the head are kept."""
+    """How the layers' matrices and the head are kept.
+
+    What `quantize` made 8 bits may also be multiplied in 8 bits on a CPU (one scale a row,
+    activations rounded): the user asked for that precision, which a file's own Q8_0 does not say.
+    """
     pack = packer(quantize)
-    return lambda weight: make_linear(pack("", weight)), lambda w: make_linear(pack("head", w))
+
+    def kept(name: str) -> MakeLinear:
+        in_bytes = quantize == "int8" or name == "head"
+        return lambda weight: make_linear(pack(name, weight), requantize=in_bytes)
+
+    return kept(""), kept("head")
 
 
 def choose_dtype(

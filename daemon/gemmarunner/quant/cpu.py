@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gemmarunner.quant.formats import Format, Packed
+from gemmarunner.quant.formats import Packed
 
 Linear = Callable[[Tensor], Tensor]  # [R, K] f32 or bf16 -> [R, N] of the same type
 
@@ -36,18 +36,17 @@ _LARGEST_HALF = 65504.0
 _EDGES = 32  # columns added to activations: +1, -1 and zeros, a whole vector
 
 
-def make_packed_linear(packed: Packed, *, requantize: bool | None = None) -> Linear:
+def make_packed_linear(packed: Packed, *, requantize: bool = False) -> Linear:
     """A callable that multiplies rows with `packed`; it keeps its own copy, not `packed`.
 
     requantize: allow int8 activations and one scale a row of weights, twice as fast and about 2%
-    off; None: for Q8_0 alone. A row's result hangs on no other row: bit for bit with bytes, for
-    float16 under the conditions that `models.linear` names.
+    off. Only for weights that were quantized here: a file's own were measured as they are. A row's
+    result hangs on no other row: bit for bit with bytes, for float16 under the conditions that
+    `models.linear` names.
     """
     if not _has_fbgemm() or packed.device.type != "cpu":
         _log.info("no packed product for %s here: its matrices are unpacked", packed.format)
         return _plain(packed.dequantized(torch.float32))
-    if requantize is None:
-        requantize = packed.format is Format.Q8_0
     return _bytes(packed) if requantize else _halves(packed)
 
 

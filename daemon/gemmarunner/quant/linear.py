@@ -20,42 +20,30 @@ MAX_TILE = dense.MAX_TILE
 
 
 class Tiling(NamedTuple):
-    """How a product is cut. `splits` and `warps` order its sums: the matrix's shape fixes them."""
+    """How a product is cut. `splits` orders its sums, and the matrix's shape alone fixes it."""
 
-    rows: int  # of the matrix, a program
     splits: int  # of a row, as near as whole steps allow
-    warps: int  # a program; each sums steps of its own
-    stages: int = 3
-    columns: int = 8  # rows of activations a program
+    columns: int = 16  # rows of activations a program: 16, 32 or 64
+    stages: int = 3  # steps of words on their way
+    rows: int = 64  # of the matrix, a program of four warps
 
 
 def tiling(packed: Packed, whole: bool, count: int = 1) -> Tiling:
     """The cut of `packed` for `count` rows; whole: rows may not be split.
 
-    Some 20 warps keep a multiprocessor busy: that many steps should be on their way at a time.
+    Some three programs a multiprocessor keep its memory busy.
     """
-    tiles, steps = -(-packed.shape[0] // 16), step_count(packed)
-    warps, splits = (_warps(tiles, steps), 1) if whole else _splits(tiles, steps)
-    if count <= 8:
-        return Tiling(16, splits, warps, 3, 8)
-    # 32 columns of many warps' steps are more than a multiprocessor's shared memory holds
-    columns = 16 if count <= 16 or warps >= 8 else 32
-    return Tiling(16, splits, warps, 2, columns)
+    tiles, steps = -(-packed.shape[0] // 64), step_count(packed)
+    splits = 1 if whole else max(1, min(8, steps, -(-396 // tiles)))
+    splits = -(-steps // -(-steps // splits))  # none is empty
+    if count <= 16:
+        return Tiling(splits, 16, 4 if packed.format is Format.Q8_0 else 3)
+    return Tiling(splits, 32) if count <= 32 else Tiling(splits, 64, 2)
 
 
-def _warps(tiles: int, steps: int) -> int:
-    warps = 1
-    while warps < min(16, steps) and tiles * warps < 2**11:
-        warps *= 2
-    return warps
-
-
-def _splits(tiles: int, steps: int) -> tuple[int, int]:
-    """Warps and splits, so that each warp has some steps and as many as the others."""
-    warps = 4 if steps >= 16 else 2 if steps >= 2 else 1
-    splits = max(1, min(8, steps // warps, -(-3072 // (tiles * warps))))
-    each = -(-steps // (splits * warps)) * warps
-    return warps, -(-steps // each)
+def _narrow_warps(packed: Packed) -> int:
+    """Warps that share the steps of 16 rows: as many as have one, up to 16."""
+    return int(min(16, 2 ** (step_count(packed).bit_length() - 1)))
 
 
 def step_count(packed: Packed) -> int:
@@ -67,7 +55,7 @@ def matmul(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
     """Partial sums [splits, R, N] f32 of x [R, K]; beyond `MAX_TILE` rows one, in x's dtype."""
     if not _packs(x):
         return dense.matmul(x, dequantized(packed, x.dtype))
-    return _multiply(x, packed, cut or tiling(packed, False, len(x)), torch.float32)
+    return _multiply(x, packed, cut or tiling(packed, False, len(x)))
 
 
 def gate_up(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
@@ -79,16 +67,26 @@ def gate_up(x: Tensor, packed: Packed, cut: Tiling | None = None) -> Tensor:
     cut = cut or tiling(packed, True, len(x))
     out = x.new_empty(x.shape[0], packed.shape[0] // 2)
     grid = (-(-out.shape[1] * 2 // cut.rows), -(-x.shape[0] // cut.columns))
-    _launch(linear_triton.gated_product, grid, x, packed, cut, [out], [])
+    _launch(linear_triton.gated_product, grid, x, packed, [out], [], **_cut(cut))
     return out
 
 
-def ple_gate(x: Tensor, packed: Packed, ple: Tensor, cut: Tiling | None = None) -> Tensor:
+def ple_gate(x: Tensor, packed: Packed, ple: Tensor) -> Tensor:
     """gelu(x packed^T) * ple of x [R, K], ple [R, N]: [R, N] in x's dtype."""
     if not _packs(x):
         return dense.ple_gate(x, dequantized(packed, x.dtype), ple)
-    cut = cut or tiling(packed, True, len(x))
-    return _multiply(x, packed, cut, x.dtype, ple=ple.contiguous())[0]
+    from gemmarunner.quant import narrow_triton
+
+    out = x.new_empty(x.shape[0], packed.shape[0])
+    warps = _narrow_warps(packed)
+    columns = 8 if len(x) <= 8 else 16
+    grid = (-(-out.shape[1] // 16), -(-len(x) // columns))
+    tensors = [ple.contiguous(), out]
+    _launch(
+        narrow_triton.narrow, grid, x, packed, tensors, [],
+        BN=16, ROWS=columns, WARPS=warps, num_warps=warps, num_stages=2,
+    )  # fmt: skip
+    return out
 
 
 def head(x: Tensor, packed: Packed, softcap: float | None, cut: Tiling | None = None) -> Tensor:
@@ -96,7 +94,7 @@ def head(x: Tensor, packed: Packed, softcap: float | None, cut: Tiling | None = 
     if not _packs(x):
         return dense.head(x, dequantized(packed, x.dtype), softcap)
     cut = cut or tiling(packed, True, len(x))
-    return _multiply(x, packed, cut, torch.float32, softcap=softcap)[0]
+    return _multiply(x, packed, cut, softcap)[0]
 
 
 def dequantized(packed: Packed, dtype: torch.dtype) -> Tensor:
@@ -124,20 +122,18 @@ def _multiply(
     x: Tensor,
     packed: Packed,
     cut: Tiling,
-    dtype: torch.dtype,
-    ple: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
     from gemmarunner.quant import linear_triton
 
     each = -(-step_count(packed) // cut.splits)
     splits = -(-step_count(packed) // each)
-    out = torch.empty(splits, x.shape[0], packed.shape[0], dtype=dtype, device=x.device)
+    out = torch.empty(splits, x.shape[0], packed.shape[0], dtype=torch.float32, device=x.device)
     grid = (-(-packed.shape[0] // cut.rows), splits, -(-x.shape[0] // cut.columns))
     rest: list[object] = [each, 1.0 if softcap is None else softcap]
     bent = softcap is not None
     _launch(
-        linear_triton.product, grid, x, packed, cut, [ple, out], rest, SOFTCAP=bent
+        linear_triton.product, grid, x, packed, [out], rest, SOFTCAP=bent, **_cut(cut)
     )  # fmt: skip
     return out
 
@@ -147,8 +143,7 @@ def _launch(
     grid: tuple[int, ...],
     x: Tensor,
     packed: Packed,
-    cut: Tiling,
-    tensors: list[Tensor | None],
+    tensors: list[Tensor],
     rest: list[object],
     **meta: object,
 ) -> None:
@@ -159,9 +154,12 @@ def _launch(
         kernel, grid, x.contiguous(), *_planes(packed), *tensors, x.shape[0], columns, rows,
         packed.planes.codes.shape[1], step_count(packed), *rest,
         FORMAT=packed.format.value, BLOCK=packed.block, FIELDS=_fields(packed),
-        TAIL=columns % step != 0, FAST=x.dtype is torch.bfloat16 and _fast(), BN=cut.rows,
-        WARPS=cut.warps, ROWS=cut.columns, num_warps=cut.warps, num_stages=cut.stages, **meta,
+        TAIL=columns % step != 0, FAST=x.dtype is torch.bfloat16 and _fast(), **meta,
     )  # fmt: skip
+
+
+def _cut(cut: Tiling) -> dict[str, object]:
+    return {"BN": cut.rows, "ROWS": cut.columns, "num_warps": 4, "num_stages": cut.stages}
 
 
 def _planes(packed: Packed) -> tuple[Tensor | None, ...]:

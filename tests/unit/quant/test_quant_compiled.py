@@ -25,7 +25,7 @@ kinds = {
 }
 fixed = {
     "FORMAT": form, "BLOCK": 16 if form == "q6_k" else 32, "FIELDS": 4 if form == "q8_0" else 8,
-    "TAIL": False, "FAST": True, "BN": 16, "ROWS": rows, "SOFTCAP": False, "PDL": True, "WARPS": 2,
+    "TAIL": False, "FAST": True, "BN": 64, "ROWS": rows, "SOFTCAP": False, "PDL": True,
 }
 kernel = linear_triton.product
 names = kernel.arg_names
@@ -37,18 +37,18 @@ aligned = {
 }
 made = compile(
     ASTSource(kernel, signature, constants, aligned), target=GPUTarget("cuda", 90, 32),
-    options={"num_warps": 2, "num_stages": 2, "launch_pdl": True},
+    options={"num_warps": 4, "num_stages": 3 if rows < 64 else 2, "launch_pdl": True},
 )
 ptx = made.asm["ptx"]
-print(made.metadata.shared, "mma.sync" in ptx, "griddepcontrol.wait" in ptx)
+print(made.metadata.shared, "wgmma" in ptx, "griddepcontrol.wait" in ptx)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [8, 16, 32])
+@pytest.mark.parametrize("rows", [16, 32, 64])
 @pytest.mark.parametrize("form", ["q8_0", "q4_0", "q4_k", "q5_k", "q6_k"])
 def test_compiles_for_hopper(form: str, rows: int) -> None:
-    """Each takes tensor cores, waits for the kernel ahead, leaves shared memory for three."""
+    """Each takes tensor cores, waits for the kernel ahead, leaves shared memory for two."""
     environment = {**os.environ, "PYTHONPATH": "daemon"}
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "-c", PROGRAM, form, str(rows)]
@@ -57,5 +57,5 @@ def test_compiles_for_hopper(form: str, rows: int) -> None:
 
     assert done.returncode == 0, done.stderr[-2000:]
     shared, tensor_cores, waits = done.stdout.split()
-    assert int(shared) <= 64 * 1024
+    assert int(shared) <= 110 * 1024
     assert (tensor_cores, waits) == ("True", "True")

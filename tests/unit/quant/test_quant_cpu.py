@@ -26,9 +26,10 @@ def lost(packed: Packed, x: Tensor, actual: Tensor) -> float:
 
 
 @HAS_FBGEMM
-def test_exact_formats_lose_what_float16_loses() -> None:
-    """Q4_0's product is the unpacked one but for float16's rounding of the weights."""
-    packed, x = made(Format.Q4_0)
+@pytest.mark.parametrize("format", [Format.Q8_0, Format.Q4_0])
+def test_formats_lose_what_float16_loses(format: Format) -> None:
+    """Unasked, the product is the unpacked one but for float16's rounding of the weights."""
+    packed, x = made(format)
 
     actual = cpu.make_packed_linear(packed)(x)
 
@@ -51,7 +52,7 @@ def test_bytes_lose_little_in_rows_of_any_size(format: Format) -> None:
 def test_bytes_rows_hang_on_no_other() -> None:
     """A row alone gives the bits that it gives among 2 to 12 rows."""
     packed, x = made(Format.Q8_0)
-    multiply = cpu.make_packed_linear(packed)
+    multiply = cpu.make_packed_linear(packed, requantize=True)
 
     whole = multiply(x)
 
@@ -65,7 +66,7 @@ def test_rows_of_zeros_give_zeros() -> None:
     packed, x = made(Format.Q8_0)
     x[2] = 0
 
-    assert (cpu.make_packed_linear(packed)(x)[2] == 0).all()
+    assert (cpu.make_packed_linear(packed, requantize=True)(x)[2] == 0).all()
 
 
 @pytest.mark.parametrize("fbgemm", [True, False])

@@ -15,7 +15,7 @@ from gemmarunner.quant.planes import Planes
 from tests.unit.quant.test_quant_formats import random_blocks
 
 FORMATS = list(Format)
-CUT = linear.Tiling(16, 1, 2)
+CUT = linear.Tiling(1)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_matmul_is_the_twins(format: Format) -> None:
     x = rows_of(3, columns)
 
     expected = dense.matmul_slow(x.float(), packed.dequantized(torch.float32))[0]
-    actual = linear.matmul(x, packed, linear.Tiling(16, 2, 2))
+    actual = linear.matmul(x, packed, linear.Tiling(2))
 
     assert actual.shape == (2, 3, 24)
     assert close(expected, actual.sum(0))
@@ -65,7 +65,7 @@ def test_fused_operations_are_the_twins(operation: str) -> None:
     twin: Callable[..., Tensor] = getattr(dense, operation + "_slow")
 
     expected = twin(x.float(), packed.dequantized(torch.float32), *rest[operation])
-    actual: Tensor = getattr(linear, operation)(x, packed, *rest[operation], cut=CUT)
+    actual: Tensor = getattr(linear, operation)(x, packed, *rest[operation])
 
     assert actual.dtype == (torch.float32 if operation == "head" else torch.bfloat16)
     assert close(expected.float(), actual.float(), 1e-4 if operation == "head" else 2**-6)
