@@ -14,6 +14,16 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 _TOGETHER = "tests/system/test_nano_"  # these share a daemon and its runner, which is slow to load
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton's own library is interpreted only if it was told so before its first import.
+
+    Torch imports it for transformers, long before a kernel's test does. Tests of a GPU compile.
+    """
+    compiled = config.option.markexpr == "gpu" or any("tests/gpu" in arg for arg in config.args)
+    if not compiled:
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Single tests go to whichever worker is free; those of `_TOGETHER` all go to one.

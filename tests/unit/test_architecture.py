@@ -13,6 +13,20 @@ HEAVY = {
     "tokenizers": "only a runner turns text into tokens",
     "safetensors": "only a runner reads weights",
 }
+EDGE = {
+    "msgspec": "frames end in `serving`",
+    "transformers": "the oracle, not a part",
+    "tokenizers": "the numbers know tokens, not text",
+    "psutil": "the machine is asked about in `device`",
+    "triton": "installations of torch for the CPU have none",
+}
+NUMBERS = (  # `*_triton` hold kernels, and are imported once there is a GPU
+    "import importlib, pkgutil, gemmarunner.kernels as kernels\n"
+    "import gemmarunner.cuda.backend, gemmarunner.engine.engine, gemmarunner.quant.formats\n"
+    "for module in pkgutil.iter_modules(kernels.__path__, 'gemmarunner.kernels.'):\n"
+    "    if not module.name.endswith('_triton'):\n"
+    "        importlib.import_module(module.name)"
+)
 CLIENT = HEAVY | {
     "aiohttp": "0.3 s; the client speaks with http.client",
     "msgspec": "the client reads plain JSON",
@@ -36,6 +50,7 @@ def imported_by(statement: str) -> set[str]:
         ("import gemmacli.main", CLIENT),
         ("import gemmad.api.errors, gemmad.api.paths", CLIENT),
         ("import gemmarunner.__main__", {"torch": "the runner says hello before it imports torch"}),
+        (NUMBERS, EDGE),
     ],
 )
 def test_entry_point_imports_nothing_heavy(statement: str, forbidden: dict[str, str]) -> None:

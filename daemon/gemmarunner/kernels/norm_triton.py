@@ -1,7 +1,6 @@
 """Triton kernels of `norm`: one program a row, in registers from first load to last store.
 
-Latency is all: weights are loaded while the kernel before still runs, partial sums all at once,
-and one reduction gives both root mean squares of a residual's addition.
+Latency is all: weights are loaded while the kernel before still runs, partial sums all at once.
 """
 
 import torch
@@ -39,7 +38,7 @@ def added(row, block, after, width, eps, scale):  # type: ignore[no-untyped-def]
     """(row + norm(block) * after) * scale, and the mean of its squares.
 
     That mean comes of the same reduction as the block's own root mean square, from the square of
-    the sum multiplied out: half the latency of one after the other.
+    the sum multiplied out; where row and block nearly cancel out, few of its digits are right.
     """
     weighted = block * after
     sums = (block * block, row * row, row * weighted, weighted * weighted)
