@@ -80,7 +80,6 @@ def variants(name: str) -> list[Variant]:
     found = [Variant("built-in", Tuning())]
     found.append(Variant("held none", _held(0)))
     found.append(Variant("held two", _held(2)))
-    found.append(Variant("norm once", Tuning(norm_once=True), moves=True))
     if name != "e4b":
         return found
     for kind in KINDS:

@@ -39,11 +39,10 @@ class Held(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """What can be tried out; only `cuts` with other splits and `norm_once` change a sum's order."""
+    """What can be tried out; only `cuts` with other splits change a sum's order."""
 
     held: Held = Held()
     cuts: tuple[tuple[tuple[int, int], Plan], ...] = ()  # (weight shape, plan for 16 rows)
-    norm_once: bool = False  # one reduction a norm for both of its root mean squares
 
 
 tuning = Tuning()

@@ -9,7 +9,6 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from gemmarunner.kernels import linear_plan
 from gemmarunner.kernels.launch import launch
 
 Branches = tuple[Tensor, Tensor, Tensor, Tensor]  # the fields of `norm.Experts`
@@ -22,30 +21,9 @@ def scaled(x, weight, width, eps):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def each_sum(a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """Adds four pairs of numbers, so that one reduction yields four sums."""
-    return a + e, b + f, c + g, d + h
-
-
-@triton.jit
 def both_sum(a, b, c, d):  # type: ignore[no-untyped-def]
     """Adds two pairs of numbers."""
     return a + c, b + d
-
-
-@triton.jit
-def added(row, block, after, width, eps, scale):  # type: ignore[no-untyped-def]
-    """(row + norm(block) * after) * scale, and the mean of its squares.
-
-    That mean comes of the same reduction as the block's own root mean square, from the square of
-    the sum multiplied out; where row and block nearly cancel out, few of its digits are right.
-    """
-    weighted = block * after
-    sums = (block * block, row * row, row * weighted, weighted * weighted)
-    own, before, cross, weight = tl.reduce(sums, 0, each_sum)
-    factor = tl.rsqrt(own / width + eps)
-    square = tl.maximum(before + factor * (2.0 * cross + factor * weight), 0.0)
-    return (row + factor * weighted) * scale, square / width * (scale * scale)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -115,7 +93,6 @@ def add_norm_kernel(  # type: ignore[no-untyped-def]
     scale,
     SPLITS: tl.constexpr,
     SPLITS_B: tl.constexpr,
-    ONCE: tl.constexpr,  # one reduction for both root mean squares
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -140,11 +117,8 @@ def add_norm_kernel(  # type: ignore[no-untyped-def]
         square, square_b = tl.reduce((total * total, other * other), 0, both_sum)
         total = total * tl.rsqrt(square / width + eps) * dense
         total += other * tl.rsqrt(square_b / width + eps) * routed
-    if ONCE:
-        row, mean = added(row, total, after, width, eps, scale)
-    else:
-        row = (row + scaled(total, after, width, eps)) * scale
-        mean = tl.sum(row * row, 0) / width
+    row = (row + scaled(total, after, width, eps)) * scale
+    mean = tl.sum(row * row, 0) / width
     factor = tl.rsqrt(mean + eps)
     tl.store(residual + at, row, mask=live)
     store_next(out_a, next_a, values_a, row, at, live, factor)
@@ -220,7 +194,6 @@ def _add(
         scale,
         SPLITS=len(parts),
         SPLITS_B=len(branches[1]) if branches else 0,
-        ONCE=linear_plan.tuning.norm_once,
         BLOCK=block,
         num_warps=warps,
     )

@@ -5,8 +5,8 @@ import torch
 
 pytest.importorskip("triton")
 import tests.fakes.triton_on_cpu  # noqa: F401  isort: skip
-from gemmarunner.kernels import linear_plan, norm_triton
 from gemmarunner.kernels import norm as ops
+from gemmarunner.kernels import norm_triton
 
 EPS = 1e-6
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1.6e-2}
@@ -42,18 +42,6 @@ def test_add_norm_is_its_twin(splits: int, nexts: str, dtype: torch.dtype) -> No
     assert len(found[1]) == len(nexts)
     for a, b in zip(found[1], expected.nexts, strict=True):
         torch.testing.assert_close(a, b, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
-
-
-def test_add_norm_in_one_reduction_is_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to the root mean squares agree, the one that is not built in too."""
-    monkeypatch.setattr(linear_plan, "tuning", linear_plan.Tuning(norm_once=True))
-    x, parts, post = torch.randn(3, 72), torch.randn(2, 3, 72), _weight(72)
-    found = norm_triton.add_norm(x, parts, post, EPS, 0.25, (post, None), torch.float32)
-    expected = ops.add_norm_slow(x, parts, post, EPS, 0.25, (post, None), torch.float32)
-
-    torch.testing.assert_close(found[0], expected.residual, atol=1e-5, rtol=1e-5)
-    for a, b in zip(found[1], expected.nexts, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_add_norm_takes_parts_of_the_models_dtype() -> None:
