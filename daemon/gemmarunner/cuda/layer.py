@@ -14,7 +14,8 @@ from gemmarunner.kernels.heads import rotate_queries, split_heads, write_heads
 from gemmarunner.kernels.linear import Weight, gate_up, matmul, ple_gate
 from gemmarunner.kernels.norm import Normed, add_experts_norm, add_norm
 from gemmarunner.kernels.rows import Rows
-from gemmarunner.models.config import LayerConfig, MoEConfig, RopeConfig
+from gemmarunner.models.config import LayerConfig, MoEConfig
+from gemmarunner.models.rope import frequencies
 from gemmarunner.models.weights import Take, under
 
 Pack = Callable[[str, Tensor], Weight]  # (what it is, matrix [out, in]) -> how it is kept
@@ -176,14 +177,6 @@ class _PerLayerInput:
         self.gate = pack("ple_gate", gate)
         self.widen = pack("ple_widen", take("per_layer_projection.weight", (hidden, ple_dim)))
         self.norm = take("post_per_layer_input_norm.weight", (hidden,)).float()
-
-
-def frequencies(rope: RopeConfig, head_dim: int, device: torch.device) -> Tensor:
-    """Angle per position of each pair, [head_dim / 2] f32; 0 where a pair stands still."""
-    pairs = torch.arange(rope.rotated_pairs, dtype=torch.float32, device=device)
-    angles = torch.zeros(head_dim // 2, dtype=torch.float32, device=device)
-    angles[: rope.rotated_pairs] = 1.0 / rope.theta ** (2 * pairs / head_dim) / rope.factor
-    return angles
 
 
 def layer_take(take: Take, index: int) -> Take:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -15,7 +14,7 @@ from gemmarunner.models.checkpoint import Checkpoint
 from gemmarunner.models.config import DrafterConfig, TargetConfig
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.hf_config import read_drafter_config, read_target_config
-from gemmarunner.models.linear import MakeLinear, make_linear, packs_half
+from gemmarunner.models.linear import MakeLinear, fast_bf16, make_linear, packs_half
 from gemmarunner.models.packing import packer
 from gemmarunner.models.pagecache import PageReader
 from gemmarunner.models.readahead import ReadAhead
@@ -136,17 +135,10 @@ def choose_dtype(
     """
     if weight_bytes <= _SMALL_BYTES:  # 1
         return torch.float32
-    if not device.startswith("cpu") or _fast_bf16():  # 2
+    if not device.startswith("cpu") or fast_bf16():  # 2
         return checkpoint_dtype
     widened = 1 if packs_half() else 4 // checkpoint_dtype.itemsize
     return torch.float32 if weight_bytes * widened <= free_bytes // 2 else checkpoint_dtype  # 3
-
-
-def _fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware."""
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class _Reader:

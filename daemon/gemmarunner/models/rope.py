@@ -13,17 +13,21 @@ from gemmarunner.models.config import RopeConfig
 _FIRST_POSITIONS = 1024
 
 
+def frequencies(rope: RopeConfig, head_dim: int, device: torch.device) -> Tensor:
+    """Angle per position of each pair, [head_dim / 2] f32; 0 where a pair stands still."""
+    pairs = torch.arange(rope.rotated_pairs, dtype=torch.float32, device=device)
+    angles = torch.zeros(head_dim // 2, dtype=torch.float32, device=device)
+    angles[: rope.rotated_pairs] = 1.0 / rope.theta ** (2 * pairs / head_dim) / rope.factor
+    return angles
+
+
 class RopeTable:
     """Cosines and sines by position, grown as positions are asked for."""
 
     def __init__(
         self, rope: RopeConfig, head_dim: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        pairs = torch.arange(rope.rotated_pairs, dtype=torch.float32, device=device)
-        self._frequencies = torch.zeros(head_dim // 2, dtype=torch.float32, device=device)
-        self._frequencies[: rope.rotated_pairs] = (
-            1.0 / rope.theta ** (2 * pairs / head_dim) / rope.factor
-        )
+        self._frequencies = frequencies(rope, head_dim, device)
         self._dtype = dtype
         self._cos = self._sin = torch.empty(0, device=device)
 

@@ -126,7 +126,7 @@ def test_dtype_suits_the_machine(
     monkeypatch, device, fast, halves, weights, free, expected
 ) -> None:
     """Float32 where bf16 is emulated and it fits, or where the model is small."""
-    monkeypatch.setattr(loader, "_fast_bf16", lambda: fast)
+    monkeypatch.setattr(loader, "fast_bf16", lambda: fast)
     monkeypatch.setattr(loader, "packs_half", lambda: halves)
 
     assert choose_dtype(device, torch.bfloat16, weights, free) == expected
