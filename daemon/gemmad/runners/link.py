@@ -14,20 +14,46 @@ from gemmad.wire import FrameSplitter, FromRunner, ToRunner, decode_from_runner,
 _READ_BYTES = 65536
 
 
+class _LosesNothing(asyncio.StreamReader):
+    """A reader that still hands out what arrived before the channel broke.
+
+    A runner that dies with our bytes unread resets the channel. asyncio then forgets what it had
+    buffered and what the kernel still holds; both are words that a client waits for.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def set_exception(self, exc: BaseException) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._channel.recv(_READ_BYTES):
+                self.feed_data(data)
+        self.feed_eof()
+
+
 class Link:
     """The daemon's end of a channel; one task reads it, any task writes."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, again: socket.socket
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._again = again  # the channel's second handle, for what asyncio leaves unread
         self._splitter = FrameSplitter()
         self._bodies: deque[bytes] = deque()
 
     @classmethod
     async def open(cls, channel: socket.socket) -> "Link":
         """A link over `channel`, which it owns from here on."""
-        reader, writer = await asyncio.open_unix_connection(sock=channel)
-        return cls(reader, writer)
+        again = channel.dup()
+        again.setblocking(False)
+        reader, loop = _LosesNothing(again), asyncio.get_running_loop()
+        transport, protocol = await loop.create_unix_connection(
+            lambda: asyncio.StreamReaderProtocol(reader), sock=channel
+        )
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), again)
 
     async def send(self, message: ToRunner) -> None:
         """`message` is on its way and the runner's buffer has room again.
@@ -50,20 +76,15 @@ class Link:
             WireError: bytes that are not a frame of this protocol.
         """
         while not self._bodies:
-            data = await self._read()
+            data = await self._reader.read(_READ_BYTES)
             if not data:
                 return None
             self._bodies.extend(self._splitter.feed(data))
         return decode_from_runner(self._bodies.popleft())
-
-    async def _read(self) -> bytes:
-        try:
-            return await self._reader.read(_READ_BYTES)
-        except ConnectionError:  # a reset is an end of file with unread bytes on the other side
-            return b""
 
     async def close(self) -> None:
         """The channel is closed; the runner reads end of file."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
+        self._again.close()

@@ -66,3 +66,19 @@ async def test_send_to_a_closed_end_is_a_connection_error(
 
     with pytest.raises(ConnectionError):
         await link.send(Ping(n=2))
+
+
+@pytest.mark.parametrize("ping_after_the_end", [False, True])
+async def test_words_sent_before_a_reset_are_received(
+    ends: tuple[Link, socket.socket], ping_after_the_end: bool
+) -> None:
+    """An end that dies with our bytes unread resets the channel; what it had sent still comes."""
+    link, theirs = ends
+    link.post(Ping(n=1))
+    theirs.send(encode(Pong(n=1)) + encode(Pong(n=2)))
+    theirs.close()
+    if ping_after_the_end:
+        link.post(Ping(n=2))  # finds nobody and breaks the channel before anything was read
+    await asyncio.sleep(0.01)
+
+    assert [await link.receive() for _ in range(3)] == [Pong(n=1), Pong(n=2), None]
