@@ -19,7 +19,8 @@ from gemmad.api.errors import BadRequest, StoreBroken
 Digest = NewType("Digest", str)  # "sha256:" and 64 lower-case hex digits
 ByteCount = NewType("ByteCount", int)
 
-SCHEMA = 1
+SCHEMA = 2  # what is written; 1 had no adapter, projector, messages, notes and no drafter's origin
+READABLE = (1, 2)
 DEFAULT_TAG = "latest"
 MAX_PART_CHARS = 80
 HUB_HOST = "hf.co"  # the only name of three parts: hf.co/owner/repository
@@ -129,6 +130,13 @@ class Origin(msgspec.Struct, frozen=True):
     revision: str
 
 
+class Turn(msgspec.Struct, frozen=True):
+    """One message that every conversation with a model begins with."""
+
+    role: str  # system | user | assistant
+    content: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A pair by digest: written by pulls and copies, read by everything that serves it."""
 
@@ -147,12 +155,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     info: dict[str, object] = {}  # architecture facts as Ollama's `model_info`
     schema: int = SCHEMA
+    adapter: dict[str, FileEntry] | None = None  # LoRA: adapter_config.json and its weights
+    projector: dict[str, FileEntry] | None = None  # image and audio towers in files of their own
+    messages: tuple[Turn, ...] = ()
+    notes: tuple[str, ...] = ()  # what its user should know, e.g. why it has no drafter
+    reference: str = ""  # what a later pull resolves again; empty: the name
+    draft: str = "auto"  # how a later pull finds the drafter: auto, none, or a reference
+    drafter_origin: Origin | None = None  # None: with the target
 
     @property
     def files(self) -> Iterator[FileEntry]:
         """Every file the manifest binds, target first."""
-        for group in (self.target, self.drafter or {}, self.documents):
+        for group in self.groups:
             yield from group.values()
+
+    @property
+    def groups(self) -> tuple[dict[str, FileEntry], ...]:
+        """The groups of files, target first; each maps file names to blobs."""
+        others = (self.drafter, self.projector, self.adapter, self.documents)
+        return (self.target, *(group or {} for group in others))
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -206,11 +227,11 @@ def decode_manifest(data: bytes) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    if manifest.schema != SCHEMA:
+    if manifest.schema not in READABLE:
         raise StoreBroken(
-            f"The manifest has schema {manifest.schema}, this version reads {SCHEMA}."
+            f"The manifest has schema {manifest.schema}, this version reads up to {SCHEMA}."
         )
-    for group in (manifest.target, manifest.drafter or {}, manifest.documents):
+    for group in manifest.groups:
         if bad := [name for name in group if not safe_file_name(name)]:
             raise StoreBroken(f"The manifest names an unsafe file: {bad[0][:80]!r}.")
     for entry in manifest.files:

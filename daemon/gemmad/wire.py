@@ -70,6 +70,8 @@ class PairFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     target: dict[str, str]
     drafter: dict[str, str] | None = None
+    projector: dict[str, str] | None = None
+    adapter: dict[str, str] | None = None
 
 
 # --- daemon -> runner ---
@@ -91,6 +93,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="typ
     max_depth: int = 8
     depth_state: dict[str, object] | None = None  # what the depth controller learned before
     quantize: Quantize | None = None  # the target's big matrices, when the files hold them wider
+    draft_quantize: Quantize | None = None  # the same for the drafter
     deterministic: bool = False  # no answer depends on what runs beside it, bit for bit
     prefix_bytes: int | None = None  # budget of kept prompts; None: the engine's own choice
 
@@ -168,6 +171,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded", tag_field=
     drafter_note: str | None = None  # why there is no drafter although one was given
     kernels_s: float = 0.0  # of load_ns: building kernels
     warm_s: float = 0.0  # of load_ns: first runs, capturing graphs
+    notes: tuple[str, ...] = ()  # e.g. which weights had to be unpacked, that an adapter is in
 
 
 class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed", tag_field="type"):

@@ -108,6 +108,13 @@ class StoreBroken(GemmaError):
     code = "store_broken"
 
 
+class Unsupported(GemmaError):
+    """Model files this program cannot run: damaged, hostile, or of another architecture."""
+
+    code = "unsupported"
+    status = 422
+
+
 class PairMismatch(GemmaError):
     """Drafter and target do not belong together; the message names the two values."""
 

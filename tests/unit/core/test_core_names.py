@@ -52,7 +52,7 @@ def test_no_bytes_but_a_manifest_are_a_manifest(data):
 
 
 @pytest.mark.parametrize("change", [
-    {"schema": 2},
+    {"schema": 99},
     {"target": {"../x": manifest("a", {"f.json": b""}).target["f.json"]}},
     {"target": {"f.json": msgspec.structs.replace(
         manifest("a", {"f.json": b""}).target["f.json"], digest="sha256:../..")}},
