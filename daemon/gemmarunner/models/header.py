@@ -1,21 +1,14 @@
-"""Where each tensor of a safetensors file lies: its header, read within bounds and checked.
+"""Where each tensor of a safetensors file lies, as torch's types; `gemmad.formats` reads it."""
 
-+------------------+------------------------------------------------------------------------+------+
-| length  u64 le   | {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}  | data |
-+------------------+------------------------------------------------------------------------+------+
-Offsets count from the end of the header. A header that promises more than the file holds is
-refused here, so that nothing later reads past the end of a mapping.
-"""
-
-import json
-import math
-import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-MAX_HEADER_BYTES = 32 << 20
+from gemmad.formats import safetensors
+from gemmad.formats.limits import BadFile
+
+MAX_HEADER_BYTES = safetensors.MAX_HEADER_BYTES
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -54,37 +47,15 @@ def read_header(path: Path) -> list[Place]:
         BadHeader: it is damaged, cut off, or holds a type that is not known.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise BadHeader("it does not begin with a header of safetensors")
-        text = file.read(length)
     try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadHeader(f"its header is damaged ({error})") from error
-    if not isinstance(entries, dict):
-        raise BadHeader("its header is no object")
-    entries.pop("__metadata__", None)
-    data = 8 + length
-    places = [_place(name, entry, path, data, size) for name, entry in entries.items()]
-    return sorted(places, key=lambda place: place.begin)
+        found = safetensors.read_header(path, MAX_HEADER_BYTES)
+    except BadFile as error:
+        raise BadHeader(str(error)) from error
+    return [_place(path, place) for place in found]
 
 
-def _place(name: str, entry: Any, path: Path, data: int, size: int) -> Place:
-    try:
-        kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    except (KeyError, TypeError, ValueError):
-        raise BadHeader(f"its header does not describe the tensor {name[:80]}") from None
-    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise BadHeader(f"the tensor {name[:80]} has an odd shape or place")
-    if kind not in DTYPES:
-        raise BadHeader(f"the tensor {name[:80]} is of the unknown type {str(kind)[:20]}")
-    nbytes = math.prod(shape) * DTYPES[kind].itemsize
-    if end - begin != nbytes:
-        raise BadHeader(f"the tensor {name[:80]} takes {nbytes} bytes, not {end - begin}")
-    if data + end > size:
-        raise BadHeader(f"it ends at byte {size}, in the tensor {name[:80]} or before it")
-    return Place(name, path, data + begin, nbytes, DTYPES[kind], shape)
+def _place(path: Path, place: safetensors.TensorPlace) -> Place:
+    if place.dtype not in DTYPES:
+        raise BadHeader(f"the tensor {place.name[:80]} is of the unknown type {place.dtype}")
+    dtype = DTYPES[place.dtype]
+    return Place(place.name, path, place.begin, place.nbytes, dtype, place.shape)

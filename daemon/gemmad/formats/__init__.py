@@ -1,0 +1,1 @@
+"""Formats of untrusted files: read within bounds, checked, and nothing written."""
