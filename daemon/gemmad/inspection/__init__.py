@@ -1,0 +1,1 @@
+"""Looks into the files of a pair in a disposable process, and says what they are."""
