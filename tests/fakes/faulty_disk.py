@@ -3,12 +3,21 @@
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from gemmad.store.disk import Disk
 
 MODES = ("kill", "kill-after", "eio", "enospc", "short")
+_SYNCS = ("sync", "sync_directory")  # recorded, not done: a dead process leaves the kernel alive
+# `open_new` and `read` are made of others of this list; `walk` is one call when it begins.
+_CALLS = (
+    "make_directory", "remove_directory", "names", "free", "facts", "rename", "unlink",
+    "link", "seal", "create", "open_own", "open_existing", "close", "truncate", "write",
+    "write_at", "read_at", "open_facts", "uncache", "lock", "clone", *_SYNCS,
+)  # fmt: skip
+_OPENS = ("create", "open_own", "open_existing")
 
 
 class Killed(BaseException):
@@ -20,24 +29,45 @@ class FaultyDisk(Disk):
 
     def __init__(self, fail_at: int | None = None, mode: str = "kill") -> None:
         self.calls: list[str] = []
+        self.failed: str | None = None  # the call that failed
         self._fail_at = fail_at
         self._mode = mode
         self._dead = False
         self._open: set[int] = set()
+        for name in _CALLS:
+            real = (lambda *_: None) if name in _SYNCS else getattr(super(), name)
+            setattr(self, name, self._counted(name, real))
 
-    def _call(self, name: str, real, *args):
-        if self._dead:
-            raise Killed
-        self.calls.append(f"{name} {args[0].name}" if isinstance(args[0], Path) else name)
-        if len(self.calls) != self._fail_at:
-            return real(*args)
+    def _counted(self, name: str, real: Callable) -> Callable:
+        def call(*args):
+            if self._dead:
+                raise Killed
+            path = next((arg.name for arg in args if isinstance(arg, Path)), "")
+            self.calls.append(f"{name} {path}".strip())
+            if len(self.calls) == self._fail_at:
+                self.failed = self.calls[-1]
+                self._fail(name, real, args)
+            return self._tracked(name, real(*args), args)
+
+        return call
+
+    def _tracked(self, name: str, result, args):
+        if name in _OPENS:
+            self._open.add(result)
+        if name == "close":
+            self._open.discard(args[0])
+        return result
+
+    def _fail(self, name: str, real: Callable, args: tuple) -> NoReturn:
         if self._mode in ("eio", "enospc"):
+            if name == "close":
+                self._tracked(name, real(*args), args)  # Linux closes and says that it failed
             raise OSError(getattr(errno, self._mode.upper()), self._mode)
         if self._mode == "kill-after":
-            real(*args)
-        if self._mode == "short" and name == "write":
-            real(args[0], bytes(args[1])[: len(args[1]) // 2])
-        return self._die()
+            self._tracked(name, real(*args), args)
+        if self._mode == "short" and name in ("write", "write_at"):
+            real(args[0], bytes(args[1])[: len(args[1]) // 2], *args[2:])
+        self._die()
 
     def _die(self) -> NoReturn:
         self._dead = True
@@ -45,36 +75,3 @@ class FaultyDisk(Disk):
             with contextlib.suppress(OSError):
                 os.close(fd)
         raise Killed
-
-    def make_directory(self, path: Path) -> None:
-        self._call("mkdir", super().make_directory, path)
-
-    def open_new(self, path: Path) -> int:
-        fd = self._call("open", super().open_new, path)
-        self._open.add(fd)
-        return fd
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return self._call("write", super().write, fd, data)
-
-    def sync(self, fd: int) -> None:
-        self._call("sync", lambda _: None, fd)
-
-    def close(self, fd: int) -> None:
-        self._call("close", super().close, fd)
-        self._open.discard(fd)
-
-    def seal(self, path: Path) -> None:
-        self._call("seal", super().seal, path)
-
-    def rename(self, source: Path, destination: Path) -> None:
-        self._call("rename", super().rename, source, destination)
-
-    def unlink(self, path: Path) -> None:
-        self._call("unlink", super().unlink, path)
-
-    def remove_directory(self, path: Path) -> None:
-        self._call("rmdir", super().remove_directory, path)
-
-    def sync_directory(self, path: Path) -> None:
-        self._call("sync-dir", lambda _: None, path)

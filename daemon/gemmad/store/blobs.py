@@ -1,122 +1,51 @@
-"""Content-addressed files: written aside, hashed, synced, and named by their hash only then."""
+"""Content-addressed files: a name that exists is whole; made, checked, adopted and removed here."""
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from gemmad.api.errors import PullFailed, StoreBroken
-from gemmad.core import Digest, FileEntry, digest_hex
+from gemmad.core import ByteCount, Digest, FileEntry
+from gemmad.store.adoption import Adoption
 from gemmad.store.disk import PUBLISHED_NS, Disk
+from gemmad.store.hashing import Progress, hash_file, no_progress
+from gemmad.store.ingest import Ingest
 from gemmad.store.paths import StorePaths
-
-
-class Ingest:
-    """One blob being written; `commit` publishes it, anything else leaves no name behind.
-
-    One writer a digest at a time: the caller sees to that.
-    """
-
-    def __init__(self, entry: FileEntry, paths: StorePaths, disk: Disk) -> None:
-        """The part file is open and empty.
-
-        Raises:
-            OSError: it could not be made.
-        """
-        self._entry = entry
-        self._part = paths.part(entry.digest)
-        self._final = paths.blob(entry.digest)
-        self._disk = disk
-        self._hash = hashlib.sha256()
-        self._written = 0
-        disk.make_directory(self._part.parent)
-        self._fd: int | None = disk.open_new(self._part)
-
-    def write(self, chunk: bytes) -> None:
-        """`chunk` follows what was written before.
-
-        Raises:
-            PullFailed: more bytes came than were announced.
-            OSError: the disk refused.
-        """
-        assert self._fd is not None
-        self._written += len(chunk)
-        if self._written > self._entry.size:
-            raise self._differs(f"is longer than the {self._entry.size} bytes announced")
-        self._hash.update(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[self._disk.write(self._fd, rest) :]
-
-    def commit(self) -> None:
-        """The blob exists under its digest, whole and on the disk.
-
-        Raises:
-            PullFailed: size or hash differ from what was announced; nothing is published.
-            OSError: the disk refused; nothing is published.
-        """
-        assert self._fd is not None
-        self._verify()
-        # A failed fsync marks the pages clean: never retried, the file is given up (abort).
-        self._disk.sync(self._fd)
-        self._close()
-        self._disk.seal(self._part)
-        make_durable_directory(self._disk, self._final.parent)
-        self._disk.rename(self._part, self._final)
-        self._disk.sync_directory(self._final.parent)
-        self._disk.sync_directory(self._part.parent)
-
-    def abort(self) -> None:
-        """The part file is closed and gone, as far as the disk lets it."""
-        with contextlib.suppress(OSError):
-            self._close()
-        with contextlib.suppress(OSError):
-            self._disk.unlink(self._part)
-
-    def _verify(self) -> None:
-        if self._written != self._entry.size:
-            raise self._differs(f"has {self._written} bytes, {self._entry.size} were announced")
-        if self._hash.hexdigest() != digest_hex(self._entry.digest):
-            raise self._differs(f"came as sha256:{self._hash.hexdigest()}")
-
-    def _differs(self, how: str) -> PullFailed:
-        return PullFailed(f"The file {self._entry.digest} {how}.", fix="Pull again.")
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            self._disk.close(fd)
-
-
-def make_durable_directory(disk: Disk, path: Path) -> None:
-    """The directory and its new parents exist, and their names have reached the disk."""
-    missing = [path]
-    while not missing[-1].parent.exists():
-        missing.append(missing[-1].parent)
-    if path.exists():
-        return
-    disk.make_directory(path)
-    for made in reversed(missing):
-        disk.sync_directory(made.parent)
+from gemmad.store.publishing import make_durable_directory
+from gemmad.store.sharing import Sharing
+from gemmad.store.writers import Writers
 
 
 class Blobs:
     """The blobs of a store. A name that exists is whole."""
 
-    def __init__(self, paths: StorePaths, disk: Disk) -> None:
+    def __init__(self, paths: StorePaths, disk: Disk, writers: Writers) -> None:
         self._paths = paths
         self._disk = disk
+        self._writers = writers
+        self._sharing = Sharing(paths, disk)
 
     def begin(self, entry: FileEntry) -> Ingest:
-        """A new ingest of `entry`; what an earlier one left behind is overwritten."""
-        return Ingest(entry, self._paths, self._disk)
+        """A new ingest of `entry`; what an earlier one left behind is overwritten.
+
+        Raises:
+            Busy: the blob is being written.
+            OSError: the disk refused.
+        """
+        return self._begin(entry.digest, entry.size)
+
+    def receive(self, value: Digest) -> Ingest:
+        """A new ingest of a blob whose size is not known ahead. Errors as of `begin`."""
+        return self._begin(value, None)
 
     def add(self, entry: FileEntry, chunks: Iterable[bytes]) -> None:
         """The blob `entry` exists with the content of `chunks`; a good one is kept as it is.
 
         Raises:
+            Busy: the blob is being written.
             PullFailed: the content is not what `entry` says.
             OSError: the disk refused.
         """
@@ -131,6 +60,24 @@ class Blobs:
             ingest.abort()
             raise
 
+    def adopt(
+        self, entry: FileEntry, path: Path, progress: Progress = no_progress, *, link: bool = True
+    ) -> bool:
+        """The blob `entry` exists, taken from another program's file; see adoption.py.
+
+        `link=False` when that file may be changed in place: the blob would change with it.
+        False when `path` is something else or cannot be read.
+
+        Raises:
+            Busy: the blob is being written.
+            OSError: the store's own disk refused.
+        """
+        if self.has(entry):
+            return True
+        with self._writers.claimed(entry.digest):
+            adoption = Adoption(entry, self._paths, self._disk, self._sharing, progress)
+            return adoption.take(path, link=link)
+
     def has(self, entry: FileEntry) -> bool:
         """Whether the blob is there and passes the load-time check."""
         try:
@@ -138,6 +85,22 @@ class Blobs:
         except StoreBroken:
             return False
         return True
+
+    def entry(self, value: Digest) -> FileEntry | None:
+        """The entry of a blob that is there and passes the load-time check."""
+        try:
+            size = ByteCount(self._disk.facts(self._paths.blob(value)).st_size)
+        except OSError:
+            return None
+        found = FileEntry(value, size)
+        return found if self.has(found) else None
+
+    def present(self, entry: FileEntry) -> bool:
+        """Whether a file of that size is there: the quick look of a list."""
+        try:
+            return _plausible(self._disk.facts(self._paths.blob(entry.digest)), entry)
+        except OSError:
+            return False
 
     def check(self, entry: FileEntry) -> Path:
         """The blob's path, after a check of kind, size and time; a changed time costs a full hash.
@@ -150,8 +113,8 @@ class Blobs:
             facts = self._disk.facts(path)
             if not _plausible(facts, entry):
                 raise StoreBroken(f"The file {entry.digest} in the store is damaged.", fix=_PULL)
-            if facts.st_mtime_ns != PUBLISHED_NS:
-                self._rehash(path, entry.digest)
+            if facts.st_mtime_ns != PUBLISHED_NS and not self._shared(entry.digest, facts):
+                self._rehash(path, entry.digest, facts)
         except FileNotFoundError as error:
             raise StoreBroken(f"The file {entry.digest} is not in the store.", fix=_PULL) from error
         except OSError as error:
@@ -173,17 +136,48 @@ class Blobs:
             raise StoreBroken(f"The file {value} cannot be read.", fix=_PULL) from error
 
     def remove(self, value: Digest) -> None:
-        """The blob is gone."""
+        """The blob is gone.
+
+        Raises:
+            OSError: the disk refused.
+        """
         with contextlib.suppress(FileNotFoundError):
             self._disk.unlink(self._paths.blob(value))
+        self._sharing.forget(value)
 
-    def _rehash(self, path: Path, value: Digest) -> None:
-        actual = hashlib.sha256()
-        for chunk in self._disk.chunks(path):
-            actual.update(chunk)
-        if actual.hexdigest() != digest_hex(value):
+    def quarantine(self, value: Digest) -> None:
+        """The blob is out of the way, so that names that need it show as broken, and kept.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        path, away = self._paths.blob(value), self._paths.quarantined(value)
+        make_durable_directory(away.parent, self._disk)
+        self._disk.rename(path, away)
+        self._disk.sync_directory(away.parent)
+        self._disk.sync_directory(path.parent)
+        self._sharing.forget(value)
+
+    def _begin(self, value: Digest, size: ByteCount | None) -> Ingest:
+        release = partial(self._writers.release, value)
+        self._writers.claim(value)
+        try:
+            return Ingest(value, size, self._paths, self._disk, release)
+        except BaseException:
+            release()
+            raise
+
+    def _shared(self, value: Digest, facts: os.stat_result) -> bool:
+        return self._sharing.unchanged(value, facts)
+
+    def _rehash(self, path: Path, value: Digest, facts: os.stat_result) -> None:
+        if hash_file(path, self._disk) != value:
             raise StoreBroken(f"The file {value} in the store was changed.", fix=_PULL)
-        self._disk.seal(path)
+        with contextlib.suppress(OSError):  # on a read-only disk it is hashed again next time
+            if facts.st_nlink > 1:  # another program's file too: not ours to seal
+                self._sharing.remember(value, facts)
+            else:
+                self._disk.seal(path)
 
 
 _PULL = "Pull the model again to repair it."

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from gemmad.api.errors import ModelNotFound, StoreBroken
 from gemmad.core import Manifest, ModelName, decode_manifest, encode_manifest
-from gemmad.store.blobs import make_durable_directory
 from gemmad.store.disk import Disk
 from gemmad.store.paths import StorePaths
+from gemmad.store.publishing import make_durable_directory, write_all
 
 MAX_MANIFEST_BYTES = 4 << 20
 
@@ -67,13 +67,11 @@ class Manifests:
             OSError: the disk refused; an older manifest of that name still stands.
         """
         path = self._paths.manifest(ModelName.parse(manifest.name))
-        make_durable_directory(self._disk, path.parent)
+        make_durable_directory(path.parent, self._disk)
         part = self._paths.manifest_part
         fd = self._disk.open_new(part)
         try:
-            rest = memoryview(encode_manifest(manifest))
-            while rest:
-                rest = rest[self._disk.write(fd, rest) :]
+            write_all(fd, encode_manifest(manifest), self._disk)
             self._disk.sync(fd)
         finally:
             self._disk.close(fd)
