@@ -45,6 +45,7 @@ class Built(NamedTuple):
     note: str | None  # why there is no drafter although one was given
     target_bytes: int = 0  # as measured on the device; 0: as the files say
     drafter_bytes: int = 0
+    notes: tuple[str, ...] = ()  # what a person should know of how the weights are kept
 
 
 def can_fuse(device: str) -> bool:
@@ -81,13 +82,26 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
     from gemmarunner.cuda.loading import load_cuda_drafter, load_cuda_target
     from gemmarunner.models.packing import packer
 
+    notes: list[str] = []
     used = [torch.cuda.memory_allocated(place.device)]
     target = load_cuda_target(
-        files, *place, lambda d, t: report("target", d, t), pack=packer(load.quantize)
+        files,
+        *place,
+        lambda d, t: report("target", d, t),
+        pack=packer(load.quantize, notes),
+        adapter=_adapter(load),
+        notes=notes,
     )
     used.append(torch.cuda.memory_allocated(place.device))
     drafter, note = _drafter(
-        load, lambda found: load_cuda_drafter(found, target, lambda d, t: report("drafter", d, t))
+        load,
+        lambda found: load_cuda_drafter(
+            found,
+            target,
+            lambda d, t: report("drafter", d, t),
+            pack=packer(load.draft_quantize),
+            notes=notes,
+        ),
     )
     used.append(torch.cuda.memory_allocated(place.device))
     backend = CudaBackend(
@@ -98,15 +112,37 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
         max_depth=load.max_depth,
     )
     backend.warm(lambda done, total: report("kernels", done, total))
-    taken = (after - before for before, after in pairwise(used))
-    return Built(backend, target.config, drafter is not None, note, *taken)
+    taken = [after - before for before, after in pairwise(used)]
+    return Built(
+        backend,
+        target.config,
+        drafter is not None,
+        note,
+        target_bytes=taken[0],
+        drafter_bytes=taken[1],
+        notes=tuple(notes),
+    )
 
 
 def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
-    target = load_target(files, *place, lambda d, t: report("target", d, t), load.quantize)
+    notes: list[str] = []
+    target = load_target(
+        files,
+        *place,
+        lambda d, t: report("target", d, t),
+        load.quantize,
+        adapter=_adapter(load),
+        notes=notes,
+    )
 
     def bound(found: Files) -> object:
-        drafter = load_drafter(found, *place, lambda d, t: report("drafter", d, t))
+        drafter = load_drafter(
+            found,
+            *place,
+            lambda d, t: report("drafter", d, t),
+            load.draft_quantize,
+            notes=notes,
+        )
         drafter.bind(target)
         return drafter
 
@@ -125,14 +161,20 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         return made
 
     try:
-        return Built(backend_of(drafter), target.config, drafter is not None, note)
+        found = backend_of(drafter)
+        return Built(found, target.config, drafter is not None, note, notes=tuple(notes))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         if drafter is None:
             raise LoadFailed(f"The model was loaded but cannot run: {error}.") from error
         note = _told(error)
-    return Built(backend_of(None), target.config, False, note)
+    return Built(backend_of(None), target.config, False, note, notes=tuple(notes))
+
+
+def _adapter(load: Load) -> Files | None:
+    given = load.files.adapter
+    return None if given is None else {name: Path(path) for name, path in given.items()}
 
 
 def _drafter(load: Load, make: Callable[[Files], _D]) -> tuple[_D | None, str | None]:

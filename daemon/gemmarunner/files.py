@@ -9,6 +9,14 @@ from tokenizers import Tokenizer
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.chat import Format
+from gemmarunner.gguf_tokenizer import (
+    NO_TEMPLATE_NOTE,
+    TEMPLATE,
+    end_ids,
+    make_format,
+    make_tokenizer,
+)
+from gemmarunner.models.gguf_file import is_gguf, read_model
 
 DEFAULT_EOS_IDS = frozenset((1, 106, 50))  # <eos>, <turn|>, <|tool_response>
 _AGAIN = "Pull the model again."
@@ -17,11 +25,13 @@ Files = Mapping[str, Path]
 
 
 def read_tokenizer(files: Files) -> Tokenizer:
-    """The tokenizer of tokenizer.json.
+    """The tokenizer of tokenizer.json, or of a GGUF file's metadata.
 
     Raises:
         LoadFailed: the file is missing or damaged.
     """
+    if "tokenizer.json" not in files and is_gguf(files):
+        return make_tokenizer(read_model(files))
     if "tokenizer.json" not in files:
         raise LoadFailed("The model has no file tokenizer.json.", fix=_AGAIN)
     try:
@@ -33,10 +43,16 @@ def read_tokenizer(files: Files) -> Tokenizer:
 def read_format(files: Files) -> Format:
     """The chat template (a file of its own, or inside tokenizer_config.json) and its tokens.
 
+    A GGUF file's metadata have them too; a template that lies beside it goes before its own.
+
     Raises:
         LoadFailed: a file is damaged.
     """
-    config = _json(files, "tokenizer_config.json")
+    if is_gguf(files) and "tokenizer_config.json" not in files:
+        found = make_format(read_model(files))
+        own = "chat_template.jinja" in files
+        return found._replace(template=_text(files, "chat_template.jinja")) if own else found
+    config = read_json(files, "tokenizer_config.json")
     template: object = config.get("chat_template")
     if "chat_template.jinja" in files:
         template = _text(files, "chat_template.jinja")
@@ -51,12 +67,14 @@ def read_format(files: Files) -> Format:
 
 
 def read_eos_ids(files: Files) -> frozenset[int]:
-    """The tokens that end an answer, of generation_config.json, else Gemma 4's.
+    """The tokens that end an answer, of generation_config.json or GGUF, else Gemma 4's.
 
     Raises:
         LoadFailed: the file is damaged.
     """
-    match _json(files, "generation_config.json").get("eos_token_id"):
+    if is_gguf(files) and "generation_config.json" not in files:
+        return end_ids(read_model(files)) or DEFAULT_EOS_IDS
+    match read_json(files, "generation_config.json").get("eos_token_id"):
         case int() as one:
             return frozenset((one,))
         case [*several] if several and all(isinstance(id, int) for id in several):
@@ -70,6 +88,13 @@ def read_eos_ids(files: Files) -> frozenset[int]:
             )
 
 
+def read_notes(files: Files) -> tuple[str, ...]:
+    """What a person should know of how these files were read."""
+    if not is_gguf(files) or {"chat_template.jinja", "tokenizer_config.json"} & files.keys():
+        return ()
+    return () if TEMPLATE in read_model(files).metadata else (NO_TEMPLATE_NOTE,)
+
+
 def _token(config: Mapping[str, object], key: str, default: str) -> str:
     """A token's text, which is stored as it is or in an object."""
     value = config.get(key)
@@ -78,7 +103,7 @@ def _token(config: Mapping[str, object], key: str, default: str) -> str:
     return value if isinstance(value, str) else default
 
 
-def _json(files: Files, name: str) -> dict[str, object]:
+def read_json(files: Files, name: str) -> dict[str, object]:
     if name not in files:
         return {}
     try:

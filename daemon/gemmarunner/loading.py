@@ -7,25 +7,20 @@ import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from gemmad.api.errors import GemmaError, LoadFailed, WillNotFit
+from gemmad.api.errors import GemmaError, WillNotFit
 from gemmad.wire import Generate, Load, Loaded, Message
 from gemmarunner.backends import Built, Place, Report, build, can_fuse
 from gemmarunner.chat import PromptWriter
 from gemmarunner.device import resolve_device, resolve_dtype, use_threads
 from gemmarunner.engine.engine import Engine
-from gemmarunner.files import Files, read_eos_ids, read_format, read_tokenizer
-from gemmarunner.models.checkpoint import Checkpoint
+from gemmarunner.files import Files, read_eos_ids, read_format, read_notes, read_tokenizer
+from gemmarunner.models.gguf_file import forget_headers
+from gemmarunner.models.loader import Stored, stored_weights
 from gemmarunner.renderer import TemplateRenderer
 from gemmarunner.serving import Served
-
-
-class _Weights(NamedTuple):
-    dtype: torch.dtype  # as stored
-    nbytes: int
 
 
 def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
@@ -40,10 +35,10 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     writer = PromptWriter(tokenizer, read_format(files), renderer)
     eos_ids = read_eos_ids(files)
     device = resolve_device(load.device)
-    weights = _weights(files)
+    weights = stored_weights(files)
     use_threads(load.threads, device, weights.nbytes)
     dtype = _dtype(load, device, weights)
-    stored = weights.nbytes * dtype.itemsize // weights.dtype.itemsize
+    stored = _held_bytes(weights, dtype)
     try:
         clock = _Phases(report)
         built = build(load, files, Place(device, dtype), clock)
@@ -61,6 +56,8 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
             fix="Stop another model, or load with a smaller num_ctx.",
         ) from error
     _compile_template(writer)
+    notes = read_notes(files)
+    forget_headers()
     return Served(
         engine=engine,
         writer=writer,
@@ -78,6 +75,7 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
             drafter_note=built.note,
             kernels_s=clock.seconds("kernels"),
             warm_s=clock.seconds("warm"),
+            notes=(*built.notes, *notes),
         ),
     )
 
@@ -101,7 +99,7 @@ class _Phases:
         return ended - begun
 
 
-def _dtype(load: Load, device: str, weights: _Weights) -> torch.dtype:
+def _dtype(load: Load, device: str, weights: Stored) -> torch.dtype:
     """Fused kernels give a row the same bits at every depth, so there even a small pair may run
     as stored; where rows agree to rounding only, it runs in float32.
     """
@@ -114,19 +112,15 @@ def _paths(files: Mapping[str, str]) -> Files:
     return {name: Path(path) for name, path in files.items()}
 
 
-def _weights(files: Files) -> _Weights:
-    """Dtype and size of the weights as stored; the widest tensor speaks for all."""
-    checkpoint = Checkpoint(files)
-    sizes = {name: checkpoint.nbytes(name) for name in checkpoint.names}
-    if not sizes:
-        raise LoadFailed("The weights hold no tensors.", fix="Pull the model again.")
-    return _Weights(checkpoint.dtype(max(sizes, key=sizes.__getitem__)), sum(sizes.values()))
-
-
 def _drafter_bytes(load: Load, built: Built, dtype: torch.dtype) -> int:
     if not built.has_drafter:
         return 0
-    weights = _weights(_paths(load.files.drafter or {}))
+    return _held_bytes(stored_weights(_paths(load.files.drafter or {})), dtype)
+
+
+def _held_bytes(weights: Stored, dtype: torch.dtype) -> int:
+    if weights.held_bytes is not None:
+        return weights.held_bytes
     return weights.nbytes * dtype.itemsize // weights.dtype.itemsize
 
 

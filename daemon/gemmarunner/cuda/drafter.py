@@ -17,7 +17,7 @@ from gemmarunner.kernels.linear import head, matmul
 from gemmarunner.kernels.norm import norm
 from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import CentroidConfig, DrafterConfig, check_pair
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Take, take_matrix, under
 
 
 class CudaDrafter:
@@ -33,8 +33,9 @@ class CudaDrafter:
         body = under(take, "model.")
         self.config = config
         self._target = target
-        self._enter = pack("enter", take("pre_projection.weight", (hidden, 2 * backbone)))
-        self._leave = pack("leave", take("post_projection.weight", (backbone, hidden)))
+        enter = take_matrix(take, ("pre_projection.weight", (hidden, 2 * backbone)))
+        leave = take_matrix(take, ("post_projection.weight", (backbone, hidden)))
+        self._enter, self._leave = pack("enter", enter), pack("leave", leave)
         self._donors = [donors[layer.kind] for layer in config.layers]
         self._layers = [
             Layer(
@@ -46,9 +47,12 @@ class CudaDrafter:
         ]
         final = body("norm.weight", (hidden,)).float()
         self._norms = [layer.input_norm for layer in self._layers] + [final]
-        table = body("embed_tokens.weight", (config.vocab_size, hidden))
-        self._centroids = _Centroids(config.centroid, table, take) if config.centroid else None
-        self._head = None if config.centroid else pack("draft_head", table)
+        self._centroids, self._head = None, None
+        table, shape = "embed_tokens.weight", (config.vocab_size, hidden)
+        if config.centroid:
+            self._centroids = _Centroids(config.centroid, body(table, shape), take)
+        else:
+            self._head = pack("draft_head", take_matrix(body, (table, shape)))
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, hidden: Tensor, rows: Rows, slots: Slots) -> Tensor:

@@ -16,14 +16,14 @@ from gemmarunner.kernels.norm import Normed, add_experts_norm, add_norm
 from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import LayerConfig, MoEConfig
 from gemmarunner.models.rope import frequencies
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Matrix, Take, take_matrix, under
 
-Pack = Callable[[str, Tensor], Weight]  # (what it is, matrix [out, in]) -> how it is kept
+Pack = Callable[[str, Matrix], Weight]  # (what it is, matrix [out, in]) -> how it is kept
 
 
-def as_it_is(name: str, matrix: Tensor) -> Weight:
+def as_it_is(name: str, matrix: Matrix) -> Weight:
     """The matrix itself, rows side by side."""
-    return matrix.contiguous()
+    return matrix.contiguous() if isinstance(matrix, Tensor) else matrix
 
 
 class LayerPlan(NamedTuple):
@@ -51,18 +51,19 @@ class Layer:
 
         self._plan = plan
         self.input_norm = norm("input_layernorm")
-        self._project = pack("qkv", torch.cat(_projections(plan, take)))
+        self._project = pack("qkv", take_matrix(take, *_projections(plan)))
         self._q_norm = take("self_attn.q_norm.weight", (layer.head_dim,)).float()
         self._k_norm = self._q_norm
         if plan.owns_kv:
             self._k_norm = take("self_attn.k_norm.weight", (layer.head_dim,)).float()
         self._frequencies = frequencies(layer.rope, layer.head_dim, self._q_norm.device)
-        self._output = pack("output", take("self_attn.o_proj.weight", (hidden, width)))
+        output = take_matrix(take, ("self_attn.o_proj.weight", (hidden, width)))
+        self._output = pack("output", output)
         self._post_attention = norm("post_attention_layernorm")
         self._pre_mlp = norm("pre_feedforward_layernorm")
-        halves = [take(f"mlp.{name}_proj.weight", (inner, hidden)) for name in ("gate", "up")]
-        self._gate_up = pack("gate_up", torch.cat(halves))
-        self._down = pack("down", take("mlp.down_proj.weight", (hidden, inner)))
+        halves = [(f"mlp.{name}_proj.weight", (inner, hidden)) for name in ("gate", "up")]
+        self._gate_up = pack("gate_up", take_matrix(take, *halves))
+        self._down = pack("down", take_matrix(take, ("mlp.down_proj.weight", (hidden, inner))))
         self._post_mlp = norm("post_feedforward_layernorm")
         self._scalar: float = take("layer_scalar", (1,)).float().item()
         self._moe = _Routed(plan.moe, hidden, take) if plan.moe else None
@@ -173,9 +174,10 @@ class _PerLayerInput:
     """Weights that bring the token's per-layer embedding into the residual stream."""
 
     def __init__(self, hidden: int, ple_dim: int, take: Take, pack: Pack) -> None:
-        gate = take("per_layer_input_gate.weight", (ple_dim, hidden))
+        gate = take_matrix(take, ("per_layer_input_gate.weight", (ple_dim, hidden)))
         self.gate = pack("ple_gate", gate)
-        self.widen = pack("ple_widen", take("per_layer_projection.weight", (hidden, ple_dim)))
+        widen = take_matrix(take, ("per_layer_projection.weight", (hidden, ple_dim)))
+        self.widen = pack("ple_widen", widen)
         self.norm = take("post_per_layer_input_norm.weight", (hidden,)).float()
 
 
@@ -184,12 +186,12 @@ def layer_take(take: Take, index: int) -> Take:
     return under(take, f"layers.{index}.")
 
 
-def _projections(plan: LayerPlan, take: Take) -> list[Tensor]:
-    """The matrices whose products are the layer's queries, keys and values."""
+def _projections(plan: LayerPlan) -> list[tuple[str, tuple[int, int]]]:
+    """The matrices, with their shapes, whose products are the layer's queries, keys and values."""
     width, kv_width = (count * plan.layer.head_dim for count in (plan.heads, plan.layer.kv_heads))
-    parts = [take("self_attn.q_proj.weight", (width, plan.hidden))]
+    parts = [("self_attn.q_proj.weight", (width, plan.hidden))]
     if plan.owns_kv:
         names = ("k",) if plan.layer.k_eq_v else ("k", "v")
         shape = (kv_width, plan.hidden)
-        parts += [take(f"self_attn.{name}_proj.weight", shape) for name in names]
+        parts += [(f"self_attn.{name}_proj.weight", shape) for name in names]
     return parts

@@ -22,12 +22,15 @@ def load_cuda_target(
     *,
     pack: Pack = as_it_is,
     ple_on_host: bool = False,
+    adapter: Files | None = None,
+    notes: list[str] | None = None,
 ) -> CudaTarget:
     """A target on fused operators; arguments and errors of `models.loader.load_target`.
 
     `pack` says how matrices are kept, `ple_on_host` that the per-layer table stays in host memory.
     """
-    with open_target(files, device, dtype, progress) as opened:
+    opening = open_target(files, device, dtype, progress, adapter=adapter, notes=notes, fused=True)
+    with opening as opened:
         return CudaTarget(*opened, pack=pack, ple_on_host=ple_on_host)
 
 
@@ -37,6 +40,7 @@ def load_cuda_drafter(
     progress: Progress | None = None,
     *,
     pack: Pack = as_it_is,
+    notes: list[str] | None = None,
 ) -> CudaDrafter:
     """The target's drafter, on its device and in its dtype.
 
@@ -44,7 +48,10 @@ def load_cuda_drafter(
         PairMismatch: it was made for another target.
         ConfigError, LoadFailed: as `models.loader.load_drafter`.
     """
-    with open_drafter(files, str(target.device), target.dtype, progress) as opened:
+    opening = open_drafter(
+        files, str(target.device), target.dtype, progress, notes=notes, fused=True
+    )
+    with opening as opened:
         return CudaDrafter(opened.config, opened.take, target, pack=pack)
 
 

@@ -17,7 +17,7 @@ from gemmarunner.kernels.norm import norm
 from gemmarunner.kernels.prompt_attention import attend_prompt, store_prompt
 from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import TargetConfig
-from gemmarunner.models.weights import Take
+from gemmarunner.models.weights import Take, take_head, take_matrix, take_table
 
 
 class Tail(NamedTuple):
@@ -47,10 +47,11 @@ class CudaTarget:
         self.config = config
         self.device = device
         self.dtype = dtype
-        self.table = take("embed_tokens.weight", (config.vocab_size, config.hidden), stored=True)
+        shape = (config.vocab_size, config.hidden)
+        self.table = take_table(take, "embed_tokens.weight", shape)
         # bf16 holds sqrt(1536) = 39.19 as 39.25, and the models were trained with that
         self.scale: float = torch.tensor(config.hidden**0.5, dtype=dtype).item()
-        self._head = pack("head", self.table.to(dtype))
+        self._head = pack("head", take_head(take, self.table, shape, dtype))
         self._ple = (
             _PerLayerTable(config, take, dtype, pack, ple_on_host) if config.ple_dim else None
         )
@@ -124,11 +125,13 @@ class CudaTarget:
 
     def embed_for_draft(self, ids: Tensor) -> Tensor:
         """Scaled embedding rows [R, hidden] f32, as a drafter reads them."""
-        return embed(ids, self.table, self.scale)
+        if isinstance(self.table, Tensor):
+            return embed(ids, self.table, self.scale)
+        return self.table.look_up(ids, torch.float32) * self.scale
 
     def _embed(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """The residual stream [R, hidden] f32 and per-layer embeddings [layers, R, ple_dim] T."""
-        x = embed(ids, self.table, self.scale)
+        x = self.embed_for_draft(ids)
         return x, None if self._ple is None else self._ple(ids, x)
 
     def _run(
@@ -167,9 +170,11 @@ class _PerLayerTable:
         self, config: TargetConfig, take: Take, dtype: torch.dtype, pack: Pack, on_host: bool
     ) -> None:
         width = len(config.layers) * config.ple_dim
-        table = take("embed_tokens_per_layer.weight", (config.vocab_size, width), stored=True)
-        self._table = table.cpu().pin_memory() if on_host and table.is_cuda else table
-        context = take("per_layer_model_projection.weight", (width, config.hidden))
+        table = take_table(take, "embed_tokens_per_layer.weight", (config.vocab_size, width))
+        on_host = on_host and isinstance(table, Tensor) and table.is_cuda
+        self._table = table.cpu().pin_memory() if isinstance(table, Tensor) and on_host else table
+        named = ("per_layer_model_projection.weight", (width, config.hidden))
+        context = take_matrix(take, named)
         self._context = pack("ple_context", context)
         weight = take("per_layer_projection_norm.weight", (config.ple_dim,)).float()
         self._weight = weight * 0.5**0.5
@@ -180,9 +185,11 @@ class _PerLayerTable:
     def __call__(self, ids: Tensor, x: Tensor) -> Tensor:
         """[layers, R, ple_dim] T of ids [R] and their embeddings x [R, hidden] f32."""
         context = matmul(x.to(self._dtype), self._context)
-        return ple_rows(
-            ids, self._table, context, self._weight, self._eps, self._scale, self._dtype
-        )
+        table = self._table
+        if not isinstance(table, Tensor):  # only the rows that are asked for are unpacked
+            table = table.look_up(ids, self._dtype)
+            ids = torch.arange(len(ids), device=ids.device)
+        return ple_rows(ids, table, context, self._weight, self._eps, self._scale, self._dtype)
 
 
 def _of_layer(ple: Tensor | None, index: int) -> Tensor | None:

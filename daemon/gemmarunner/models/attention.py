@@ -15,7 +15,7 @@ from gemmarunner.engine.kvcache import KeysValues, KVCache
 from gemmarunner.models.config import LayerConfig
 from gemmarunner.models.linear import MakeLinear
 from gemmarunner.models.norm import make_norm
-from gemmarunner.models.weights import Take
+from gemmarunner.models.weights import Take, take_matrix
 
 
 class Piece(NamedTuple):
@@ -55,17 +55,17 @@ class Projection:
         self.half = width // 2
         self.rotated = heads + kv_heads if owns_kv else heads
         self.k_eq_v = layer.k_eq_v and owns_kv
-        parts = [take("self_attn.q_proj.weight", (heads * width, hidden))]
+        parts = [("self_attn.q_proj.weight", (heads * width, hidden))]
         scales = [take("self_attn.q_norm.weight", (width,)).expand(heads, width)]
         if owns_kv:
             names = ("k",) if layer.k_eq_v else ("k", "v")
             shape = (kv_heads * width, hidden)
-            parts += [take(f"self_attn.{name}_proj.weight", shape) for name in names]
+            parts += [(f"self_attn.{name}_proj.weight", shape) for name in names]
             scales.append(take("self_attn.k_norm.weight", (width,)).expand(kv_heads, width))
             scales.append(torch.ones_like(scales[-1]))  # values are normalised without a weight
-        self.multiply = linear(torch.cat(parts))
+        self.multiply = linear(take_matrix(take, *parts))
         self.norm = make_norm(torch.cat(scales), eps)
-        self.shape = (-1, sum(part.shape[0] for part in parts) // width, width)
+        self.shape = (-1, sum(rows for _, (rows, _) in parts) // width, width)
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """[rows, query heads (+ key heads + value heads), head_dim] of x [rows, hidden]."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.models.header import BadHeader, Place, read_header
+from gemmarunner.models.mapped import MappedFiles
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -30,7 +31,7 @@ class Checkpoint:
             LoadFailed: a file is missing, damaged or cut off.
         """
         self._places: dict[str, Place] = {}
-        self._mappings: dict[Path, Tensor] = {}  # [bytes of the file] uint8
+        self._mapped = MappedFiles()
         self._file_names: dict[Path, str] = {}
         for shard in _shards(files):
             places = _header(shard, files)
@@ -50,6 +51,10 @@ class Checkpoint:
         """Stored dtype of a tensor."""
         return self._places[name].dtype
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Stored shape of a tensor."""
+        return self._places[name].shape
+
     def file_name(self, name: str) -> str:
         """The repository's name of the file that holds a tensor."""
         return self._file_names[self._places[name].path]
@@ -62,7 +67,7 @@ class Checkpoint:
         is far off, and a jump between tensors of megabytes costs a disk nothing.
         """
         chosen = [place for name, place in self._places.items() if name.startswith(prefix)]
-        return sorted(chosen, key=lambda place: _natural(place.name))
+        return sorted(chosen, key=lambda place: natural(place.name))
 
     def place(self, name: str, shape: tuple[int, ...]) -> Place:
         """Where the tensor lies.
@@ -86,7 +91,10 @@ class Checkpoint:
             LoadFailed: no such tensor, of another shape, or its file cannot be mapped.
         """
         place = self.place(name, shape)
-        stored = self._mapped(place)[place.begin : place.begin + place.nbytes]
+        try:
+            stored = self._mapped.view(place.path, place.begin, place.nbytes)
+        except (OSError, RuntimeError) as error:
+            raise self.unreadable(name, error) from error
         if place.begin % place.dtype.itemsize:  # files of old writers
             stored = stored.clone()
         return stored.view(place.dtype).view(shape)
@@ -95,24 +103,12 @@ class Checkpoint:
         """The error that tells that the file of a tensor could not be read."""
         return _unreadable(self.file_name(name), error)
 
-    def _mapped(self, place: Place) -> Tensor:
-        if place.path not in self._mappings:
-            try:
-                size = place.path.stat().st_size
-                if size < place.begin + place.nbytes:  # cut off since its header was read
-                    raise BadHeader(f"it ends at byte {size}")
-                self._mappings[place.path] = torch.from_file(
-                    str(place.path), shared=False, size=size, dtype=torch.uint8
-                )
-            except (OSError, RuntimeError, BadHeader) as error:
-                raise self.unreadable(place.name, error) from error
-        return self._mappings[place.path]
-
 
 _AGAIN = "Are config.json and the weights of one revision? Pull the model again."
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts names with numbers as numbers."""
     parts = re.split(r"(\d+)", name)
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 

@@ -12,12 +12,12 @@ from gemmarunner.engine.kvcache import KeysValues, KVCache
 from gemmarunner.models.attention import each_row
 from gemmarunner.models.config import CentroidConfig, DrafterConfig, check_pair
 from gemmarunner.models.layers import Layer
-from gemmarunner.models.linear import make_linear, make_row_linear
+from gemmarunner.models.linear import Linear, MakeLinear, make_linear, make_row_linear
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
 from gemmarunner.models.scripted import script_layers
 from gemmarunner.models.target import Target
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Take, take_matrix, under
 
 
 class Candidates(NamedTuple):
@@ -44,15 +44,23 @@ class Drafter:
     """A drafter's weights; `bind` gives it the target it reads."""
 
     def __init__(
-        self, config: DrafterConfig, take: Take, device: torch.device, dtype: torch.dtype
+        self,
+        config: DrafterConfig,
+        take: Take,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        linear: MakeLinear = make_row_linear,
+        head: MakeLinear = make_linear,
     ) -> None:
+        """`linear` and `head` make the big matrices' products: packed, if they are quantized."""
         self.config = config
         self.device = device
         self.dtype = dtype
         self.from_last_written = False  # constant position: len-1 (bonus token's), or len-2
         hidden, backbone = config.hidden, config.backbone
-        self._enter = make_row_linear(take("pre_projection.weight", (hidden, 2 * backbone)))
-        self._leave = make_row_linear(take("post_projection.weight", (backbone, hidden)))
+        self._enter = linear(take_matrix(take, ("pre_projection.weight", (hidden, 2 * backbone))))
+        self._leave = linear(take_matrix(take, ("post_projection.weight", (backbone, hidden))))
         body = under(take, "model.")
         self._layers = [
             Layer(
@@ -62,16 +70,18 @@ class Drafter:
                 eps=config.eps,
                 take=under(body, f"layers.{index}."),
                 owns_kv=False,
-                linear=make_row_linear,
+                linear=linear,
             )
             for index, layer in enumerate(config.layers)
         ]
         self._scripted = script_layers(self._layers, [layer.kv_heads for layer in config.layers])
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in config.layers]
         self._norm = make_norm(body("norm.weight", (hidden,)), config.eps)
-        table = body("embed_tokens.weight", (config.vocab_size, hidden))
+        table, shape = "embed_tokens.weight", (config.vocab_size, hidden)
         self._head = (
-            CentroidHead(config.centroid, table, take) if config.centroid else DenseHead(table)
+            CentroidHead(config.centroid, body(table, shape), take)
+            if config.centroid
+            else DenseHead(head(take_matrix(body, (table, shape))))
         )
         self._target: Target | None = None
         self._donors: list[int] = []
@@ -138,8 +148,8 @@ def _seen(cache: KVCache, donor: int) -> tuple[KeysValues, list[Tensor], list[li
 class DenseHead:
     """Scores the whole vocabulary."""
 
-    def __init__(self, table: Tensor) -> None:
-        self._multiply = make_linear(table)
+    def __init__(self, multiply: Linear) -> None:
+        self._multiply = multiply
 
     def __call__(self, normed: Tensor) -> Candidates:
         return Candidates(None, self._multiply(normed)[0].float())

@@ -1,27 +1,25 @@
 """Token embeddings: the scaled table, and the per-layer ones of the small models."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gemmarunner.models.linear import make_linear
 from gemmarunner.models.norm import make_norm
-from gemmarunner.models.weights import Take
+from gemmarunner.models.weights import Table, Take, look_up, take_matrix, take_table
 
 
 class Embedding:
     """Rows of a table times the square root of their width."""
 
-    def __init__(self, table: Tensor, width: int, dtype: torch.dtype) -> None:
-        self._table = table  # in its stored dtype: few rows are read, and it may be half the model
-        self._convert = None if table.dtype is dtype else dtype
+    def __init__(self, table: Table, width: int, dtype: torch.dtype) -> None:
+        self._table = table  # as stored: few rows are read, and it may be half the model
+        self._dtype = dtype
         # bf16 holds sqrt(1536) = 39.19 as 39.25, and the models were trained with that
         self.scale = torch.tensor(width**0.5, dtype=dtype).item()
 
     def __call__(self, ids: Tensor) -> Tensor:
         """[rows, width] of ids [rows] int64."""
-        rows = F.embedding(ids, self._table)
-        return (rows if self._convert is None else rows.to(self._convert)).mul_(self.scale)
+        return look_up(self._table, ids).to(self._dtype).mul_(self.scale)
 
 
 class PerLayerEmbedding:
@@ -32,8 +30,9 @@ class PerLayerEmbedding:
     ) -> None:
         width = layers * ple_dim
         self.shape = (-1, layers, ple_dim)
-        table = take("embed_tokens_per_layer.weight", (vocab_size, width), stored=True)
-        self.context = make_linear(take("per_layer_model_projection.weight", (width, hidden)))
+        table = take_table(take, "embed_tokens_per_layer.weight", (vocab_size, width))
+        context = ("per_layer_model_projection.weight", (width, hidden))
+        self.context = make_linear(take_matrix(take, context))
         # The reference scales the projection by hidden^-0.5 before the norm, and the sum by
         # 2^-0.5. The first is the same as a larger eps; the second goes into weight and table.
         weight = take("per_layer_projection_norm.weight", (ple_dim,))

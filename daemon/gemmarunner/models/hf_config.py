@@ -8,6 +8,7 @@ The text settings are either at the top or under `text_config`.
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from gemmarunner.models import gemma3
 from gemmarunner.models.config import (
     CentroidConfig,
     ConfigError,
@@ -46,6 +47,8 @@ def read_target_config(data: Json, generation: Json | None = None) -> TargetConf
     Raises:
         ConfigError: naming the key and the value that can't be read or isn't supported.
     """
+    if data.get("model_type") in gemma3.MODEL_TYPES:
+        raise gemma3.refused()
     text = _text_of(data, _TARGETS)
     return TargetConfig(
         vocab_size=_get(text, "vocab_size", int),

@@ -8,7 +8,7 @@ from gemmarunner.models.config import LayerConfig, MoEConfig
 from gemmarunner.models.linear import MakeLinear, make_linear
 from gemmarunner.models.mlp import Experts, GatedMLP
 from gemmarunner.models.norm import RMSNorm, make_norm
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Take, take_matrix, under
 
 
 class Layer:
@@ -33,7 +33,9 @@ class Layer:
         self.heads = heads
         self.input_norm = norm("input_layernorm")
         self.project = Projection(layer, hidden, heads, eps, take, owns_kv=owns_kv, linear=linear)
-        self.output = linear(take("self_attn.o_proj.weight", (hidden, heads * layer.head_dim)))
+        self.output = linear(
+            take_matrix(take, ("self_attn.o_proj.weight", (hidden, heads * layer.head_dim)))
+        )
         self.post_attention_norm = norm("post_attention_layernorm")
         self.pre_mlp_norm = norm("pre_feedforward_layernorm")
         self.mlp = GatedMLP(hidden, layer.intermediate, under(take, "mlp."), linear)
@@ -77,8 +79,9 @@ class _PerLayerInput:
     """Gates the token's per-layer embedding into the residual."""
 
     def __init__(self, hidden: int, ple_dim: int, eps: float, take: Take) -> None:
-        self.gate = make_linear(take("per_layer_input_gate.weight", (ple_dim, hidden)))
-        self.widen = make_linear(take("per_layer_projection.weight", (hidden, ple_dim)))
+        gate, widen = ("per_layer_input_gate.weight", "per_layer_projection.weight")
+        self.gate = make_linear(take_matrix(take, (gate, (ple_dim, hidden))))
+        self.widen = make_linear(take_matrix(take, (widen, (hidden, ple_dim))))
         self.norm = make_norm(take("post_per_layer_input_norm.weight", (hidden,)), eps)
 
     def __call__(self, x: Tensor, ple: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ packed kernels cost 15 us a call, so tiny matrices run as one small product a ro
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gemmarunner.quant.formats import Packed
+from gemmarunner.quant.stacked import Stacked
 
 Linear = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
-MakeLinear = Callable[[Tensor], Linear]
+MakeLinear = Callable[[Tensor | Packed | Stacked], Linear]
 
 # Up to so many rows of one sequence, and of all sequences together, results don't depend on the
 # number of rows, if it is first brought to `even_rows`.
@@ -39,11 +40,13 @@ _PROBE_SHAPE = (96, 640)
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def make_linear(weight: Tensor | Packed, *, requantize: bool = False) -> Linear:
+def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) -> Linear:
     """A callable that multiplies rows with `weight` [out, in]; it keeps one copy of it.
 
     requantize: a packed matrix may be approximated, see `quant.cpu.make_packed_linear`.
     """
+    if isinstance(weight, Stacked):
+        return Beside([make_linear(part, requantize=requantize) for part in weight.parts])
     if isinstance(weight, Packed):
         from gemmarunner.quant.cpu import make_packed_linear
 
@@ -62,9 +65,10 @@ def make_linear(weight: Tensor | Packed, *, requantize: bool = False) -> Linear:
     return Reordered(weight) if torch._C._has_mkldnn else Plain(weight)
 
 
-def make_row_linear(weight: Tensor) -> Linear:
+def make_row_linear(weight: Tensor | Packed | Stacked) -> Linear:
     """As `make_linear`, for one row at a time: a small matrix then is fastest as it is."""
-    if weight.device.type == "cpu" and weight.numel() <= _SMALL_ELEMENTS:
+    plain = isinstance(weight, Tensor) and weight.device.type == "cpu"
+    if isinstance(weight, Tensor) and plain and weight.numel() <= _SMALL_ELEMENTS:
         return Transposed(weight)
     return make_linear(weight)
 
@@ -96,6 +100,16 @@ class Plain:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight)
+
+
+class Beside:
+    """Several matrices one under the other, each multiplied in its own way."""
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        self.parts = parts
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return torch.cat([multiply(rows) for multiply in self.parts], 1)
 
 
 class Transposed:

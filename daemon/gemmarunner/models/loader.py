@@ -11,15 +11,29 @@ from torch import Tensor
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.models.checkpoint import Checkpoint
+from gemmarunner.models.compressed import CompressedTake
 from gemmarunner.models.config import DrafterConfig, TargetConfig
 from gemmarunner.models.drafter import Drafter
+from gemmarunner.models.gguf_config import read_drafter_config as read_gguf_drafter
+from gemmarunner.models.gguf_config import read_target_config as read_gguf_target
+from gemmarunner.models.gguf_file import GgufModel, is_gguf, read_model
+from gemmarunner.models.gguf_weights import GgufWeights, model_bytes, packing_notes, stored_dtype
 from gemmarunner.models.hf_config import read_drafter_config, read_target_config
-from gemmarunner.models.linear import MakeLinear, fast_bf16, make_linear, packs_half
+from gemmarunner.models.linear import (
+    Linear,
+    MakeLinear,
+    fast_bf16,
+    make_linear,
+    make_row_linear,
+    packs_half,
+)
+from gemmarunner.models.lora import AdaptedTake, read_adapter
 from gemmarunner.models.packing import packer
 from gemmarunner.models.pagecache import PageReader
+from gemmarunner.models.quantized import check_quantization, is_compressed
 from gemmarunner.models.readahead import ReadAhead
 from gemmarunner.models.target import Target
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Matrix, Take, under
 
 Config = TypeVar("Config")
 Progress = Callable[[int, int], None]  # bytes read, bytes to read
@@ -48,6 +62,9 @@ def load_target(
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
     quantize: str | None = None,
+    *,
+    adapter: Mapping[str, Path] | None = None,
+    notes: list[str] | None = None,
 ) -> Target:
     """A target of the files, by their names in the repository; `dtype` None: as stored.
 
@@ -57,8 +74,8 @@ def load_target(
         ConfigError: config.json describes no model this decoder can run.
         LoadFailed: a file or tensor is missing, damaged or of the wrong shape.
     """
-    linear, head = (make_linear, make_linear) if quantize is None else _packing(quantize)
-    with open_target(files, device, dtype, progress) as opened:
+    linear, head = (make_linear, make_linear) if quantize is None else _packing(quantize, notes)
+    with open_target(files, device, dtype, progress, adapter=adapter, notes=notes) as opened:
         return Target(*opened, linear=linear, head=head)
 
 
@@ -67,10 +84,14 @@ def load_drafter(
     device: str,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    quantize: str | None = None,
+    *,
+    notes: list[str] | None = None,
 ) -> Drafter:
     """A drafter of the files, not yet bound to a target; arguments and errors of `load_target`."""
-    with open_drafter(files, device, dtype, progress) as opened:
-        return Drafter(*opened)
+    linear, head = (make_row_linear, make_linear) if quantize is None else _draft_packing(quantize)
+    with open_drafter(files, device, dtype, progress, notes=notes) as opened:
+        return Drafter(*opened, linear=linear, head=head)
 
 
 @contextlib.contextmanager
@@ -79,19 +100,39 @@ def open_target(
     device: str,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    *,
+    adapter: Mapping[str, Path] | None = None,
+    notes: list[str] | None = None,
+    fused: bool = False,
 ) -> Iterator[Opened[TargetConfig]]:
     """A target's config and tensors, for whichever decoder is built of them in the block.
 
-    Arguments and errors of `load_target`; `take` raises LoadFailed too.
+    `fused`: it multiplies with packed matrices on any device. `notes` gets what a person should
+    know of how weights are kept. Other arguments and errors of `load_target`; `take` raises
+    LoadFailed too.
     """
-    generation = "generation_config.json"
+    if is_gguf(files):
+        model = read_model(files)
+        wanted = read_gguf_target(model)
+        heads = tuple(
+            (wanted.heads * layer.head_dim, layer.kv_heads * layer.head_dim)
+            for layer in wanted.layers
+        )
+        with _gguf(model, device, dtype, progress, notes, fused=fused, heads=heads) as weights:
+            take = _adapted(weights, adapter, wanted, weights.dtype, notes)
+            yield Opened(wanted, take, weights.device, weights.dtype)
+        return
+    generation, settings = "generation_config.json", read_settings(files, "config.json")
+    check_quantization(settings)
     config = read_target_config(
-        _json(files, "config.json"), _json(files, generation) if generation in files else None
+        settings, read_settings(files, generation) if generation in files else None
     )
     checkpoint = Checkpoint(files)
-    prefix = _prefix(checkpoint)
+    prefix = text_prefix(checkpoint)
     with _Reader(checkpoint, prefix, device, dtype, progress) as reader:
-        yield Opened(config, under(reader.take, prefix), reader.device, reader.dtype)
+        take = _plain_weights(settings, checkpoint, prefix, reader, notes, fused=fused)
+        take = _adapted(take, adapter, config, reader.dtype, notes)
+        yield Opened(config, take, reader.device, reader.dtype)
 
 
 @contextlib.contextmanager
@@ -100,26 +141,148 @@ def open_drafter(
     device: str,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    *,
+    notes: list[str] | None = None,
+    fused: bool = False,
 ) -> Iterator[Opened[DrafterConfig]]:
     """As `open_target`, for a drafter."""
-    config = read_drafter_config(_json(files, "config.json"))
-    with _Reader(Checkpoint(files), "", device, dtype, progress) as reader:
-        yield Opened(config, reader.take, reader.device, reader.dtype)
+    if is_gguf(files):
+        model = read_model(files)
+        wanted = read_gguf_drafter(model)
+        with _gguf(model, device, dtype, progress, notes, fused=fused, heads=None) as weights:
+            yield Opened(wanted, weights, weights.device, weights.dtype)
+        return
+    settings = read_settings(files, "config.json")
+    check_quantization(settings)
+    config, checkpoint = read_drafter_config(settings), Checkpoint(files)
+    with _Reader(checkpoint, "", device, dtype, progress) as reader:
+        take = _plain_weights(settings, checkpoint, "", reader, notes, fused=fused)
+        yield Opened(config, take, reader.device, reader.dtype)
 
 
-def _packing(quantize: str) -> tuple[MakeLinear, MakeLinear]:
+def _plain_weights(
+    settings: Mapping[str, object],
+    checkpoint: Checkpoint,
+    prefix: str,
+    reader: "_Reader",
+    notes: list[str] | None,
+    *,
+    fused: bool,
+) -> Take:
+    """The tensors below `prefix`, whatever they are compressed as."""
+    take = under(reader.take, prefix) if prefix else reader.take
+    if not is_compressed(settings):
+        return take
+    shapes = {place.name.removeprefix(prefix): place.shape for place in checkpoint.places(prefix)}
+    told = [] if notes is None else notes
+    keep_packed = _keeps_packed(reader.device.type, reader.dtype, fused=fused)
+    return CompressedTake(take, shapes, reader.dtype, told, keep_packed=keep_packed)
+
+
+def _keeps_packed(device: str, dtype: torch.dtype, *, fused: bool) -> bool:
+    """Whether matrices that a file has packed are of use as they are."""
+    return fused or (device == "cpu" and dtype is torch.float32 and packs_half())
+
+
+def _adapted(
+    take: Take,
+    adapter: Mapping[str, Path] | None,
+    config: TargetConfig,
+    dtype: torch.dtype,
+    notes: list[str] | None,
+) -> Take:
+    """`take` with the adapter of these files merged in, if there is one."""
+    if not adapter:
+        return take
+    told = [] if notes is None else notes
+    return AdaptedTake(take, read_adapter(adapter, config), dtype, told)
+
+
+def _gguf(
+    model: GgufModel,
+    device: str,
+    dtype: torch.dtype | None,
+    progress: Progress | None,
+    notes: list[str] | None,
+    *,
+    fused: bool,
+    heads: tuple[tuple[int, int], ...] | None,
+) -> GgufWeights:
+    """The weights of a GGUF file; `heads` of a target. They stay packed where that is of use."""
+    runs_in = dtype or stored_dtype(model)
+    keep_packed = _keeps_packed(device, runs_in, fused=fused)
+    if notes is not None:
+        notes += packing_notes(model, keep_packed=keep_packed)
+    return GgufWeights(
+        model,
+        torch.device(device),
+        runs_in,
+        progress,
+        is_drafter=heads is None,
+        heads=heads or (),
+        keep_packed=keep_packed,
+    )
+
+
+class Stored(NamedTuple):
+    """A model's weights as its files have them."""
+
+    dtype: torch.dtype  # the widest floating tensor speaks for all
+    nbytes: int
+    held_bytes: int | None  # in memory, where the dtype it runs in does not say so
+
+
+def stored_weights(files: Mapping[str, Path]) -> Stored:
+    """Dtype and size of the weights of these files.
+
+    Raises:
+        LoadFailed: a file is missing or damaged, or holds no weights.
+    """
+    if is_gguf(files):
+        model = read_model(files)
+        dtype, nbytes = stored_dtype(model), model_bytes(model)
+        return Stored(dtype, nbytes, nbytes if dtype is not torch.float32 else None)
+    checkpoint = Checkpoint(files)
+    sizes = {name: checkpoint.nbytes(name) for name in checkpoint.names}
+    floating = {n: size for n, size in sizes.items() if checkpoint.dtype(n).is_floating_point}
+    if not floating:
+        raise LoadFailed("The weights hold no tensors.", fix="Pull the model again.")
+    widest = max(floating, key=floating.__getitem__)
+    return Stored(checkpoint.dtype(widest), sum(sizes.values()), None)
+
+
+def _packing(quantize: str, notes: list[str] | None) -> tuple[MakeLinear, MakeLinear]:
     """How the layers' matrices and the head are kept.
 
     What `quantize` made 8 bits may also be multiplied in 8 bits on a CPU (one scale a row,
     activations rounded): the user asked for that precision, which a file's own Q8_0 does not say.
     """
-    pack = packer(quantize)
+    pack = packer(quantize, notes)
 
     def kept(name: str) -> MakeLinear:
         in_bytes = quantize == "int8" or name == "head"
-        return lambda weight: make_linear(pack(name, weight), requantize=in_bytes)
+
+        def linear(weight: Matrix) -> Linear:
+            return make_linear(
+                pack(name, weight), requantize=in_bytes and isinstance(weight, Tensor)
+            )
+
+        return linear
 
     return kept(""), kept("head")
+
+
+def _draft_packing(quantize: str) -> tuple[MakeLinear, MakeLinear]:
+    """As `_packing`, for a drafter: what multiplying in 8 bits costs is drafts, never answers."""
+    pack = packer(quantize)
+
+    def linear(weight: Matrix) -> Linear:
+        kept = pack("", weight)
+        if isinstance(kept, Tensor):
+            return make_row_linear(kept)
+        return make_linear(kept, requantize=True)
+
+    return linear, lambda weight: make_linear(pack("head", weight), requantize=True)
 
 
 def choose_dtype(
@@ -198,7 +361,7 @@ class _Reader:
             raise self._checkpoint.unreadable(name, error) from error
 
 
-def _prefix(checkpoint: Checkpoint) -> str:
+def text_prefix(checkpoint: Checkpoint) -> str:
     """What stands before the text stack's names: it differs between text and media checkpoints."""
     endings = ("." + _TABLE, _TABLE)
     found = [name for name in checkpoint.names if name.endswith(endings[0]) or name == _TABLE]
@@ -210,7 +373,7 @@ def _prefix(checkpoint: Checkpoint) -> str:
     return found[0].removesuffix(_TABLE)
 
 
-def _json(files: Mapping[str, Path], name: str) -> Mapping[str, object]:
+def read_settings(files: Mapping[str, Path], name: str) -> Mapping[str, object]:
     if name not in files:
         raise LoadFailed(f"The model has no file {name}.", fix="Pull the model again.")
     try:

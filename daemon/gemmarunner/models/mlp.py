@@ -7,7 +7,7 @@ from torch import Tensor
 from gemmarunner.models.config import MoEConfig
 from gemmarunner.models.linear import MakeLinear, make_linear
 from gemmarunner.models.norm import make_norm
-from gemmarunner.models.weights import Take
+from gemmarunner.models.weights import Take, take_matrix
 
 
 class GatedMLP:
@@ -15,9 +15,9 @@ class GatedMLP:
 
     def __init__(self, hidden: int, intermediate: int, take: Take, linear: MakeLinear) -> None:
         names = ("gate_proj.weight", "up_proj.weight")
-        fused = torch.cat([take(name, (intermediate, hidden)) for name in names])
+        fused = take_matrix(take, *((name, (intermediate, hidden)) for name in names))
         self.gate_up = linear(fused)
-        self.down = linear(take("down_proj.weight", (hidden, intermediate)))
+        self.down = linear(take_matrix(take, ("down_proj.weight", (hidden, intermediate))))
 
     def __call__(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, -1)
@@ -32,7 +32,7 @@ class Experts:
         self.top_k = moe.top_k
         scale = take("router.scale", (hidden,)) * hidden**-0.5
         self.router_norm = make_norm(scale, eps)
-        self.router = make_linear(take("router.proj.weight", (count, hidden)))
+        self.router = make_linear(take_matrix(take, ("router.proj.weight", (count, hidden))))
         self.expert_scale = take("router.per_expert_scale", (count,))
         self.gate_up = take("experts.gate_up_proj", (count, 2 * width, hidden))
         self.down = take("experts.down_proj", (count, hidden, width))

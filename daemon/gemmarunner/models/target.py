@@ -17,7 +17,7 @@ from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
 from gemmarunner.models.scripted import script_layers
 from gemmarunner.models.turns import Part, ScriptArguments, Turn, attend_parts, script_arguments
-from gemmarunner.models.weights import Take, under
+from gemmarunner.models.weights import Take, take_head, take_table, under
 
 
 class SoftRows(NamedTuple):
@@ -46,9 +46,10 @@ class Target:
         self.device = device
         self.dtype = dtype
         hidden, layers = config.hidden, config.layers
-        table = take("embed_tokens.weight", (config.vocab_size, hidden), stored=True)
+        shape = (config.vocab_size, hidden)
+        table = take_table(take, "embed_tokens.weight", shape)
         self.embedding = Embedding(table, hidden, dtype)
-        self._head = head(table.to(dtype))
+        self._head = head(take_head(take, table, shape, dtype))
         self._ple = (
             PerLayerEmbedding(
                 config.vocab_size, len(layers), config.ple_dim, hidden, config.eps, take

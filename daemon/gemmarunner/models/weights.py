@@ -1,8 +1,12 @@
 """How a model's parts ask for their tensors, wherever these come from."""
 
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from gemmarunner.quant.formats import Packed
+from gemmarunner.quant.stacked import Stacked, stacked
 
 
 class Take(Protocol):
@@ -13,10 +17,79 @@ class Take(Protocol):
         ...
 
 
+class Lookup(Protocol):
+    """A table [rows, width] whose rows are unpacked as they are asked for."""
+
+    def look_up(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rows [n, width] of `ids` [n] int64, in `dtype` and on the device of `ids`."""
+        ...
+
+
+Matrix: TypeAlias = Tensor | Packed | Stacked
+Table: TypeAlias = Tensor | Lookup
+
+
+@runtime_checkable
+class PackedTake(Take, Protocol):
+    """A `Take` whose weights may be packed; what asks in these words can use them so."""
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
+        """A matrix [out, in] that rows will be multiplied with."""
+        ...
+
+    def table(self, name: str, shape: tuple[int, int]) -> Table:
+        """A table of which few rows are read."""
+        ...
+
+
+def take_matrix(take: Take, *parts: tuple[str, tuple[int, int]]) -> Matrix:
+    """The named matrices, each with its shape, one under the other."""
+    if isinstance(take, PackedTake):
+        return stacked([take.matrix(name, shape) for name, shape in parts])
+    plain = [take(name, shape) for name, shape in parts]
+    return plain[0] if len(plain) == 1 else torch.cat(plain)
+
+
+def take_table(take: Take, name: str, shape: tuple[int, int]) -> Table:
+    """The named table as it is stored."""
+    return (
+        take.table(name, shape) if isinstance(take, PackedTake) else take(name, shape, stored=True)
+    )
+
+
+def take_head(take: Take, table: Table, shape: tuple[int, int], dtype: torch.dtype) -> Matrix:
+    """The matrix that scores the vocabulary: the embedding `table` where that is a tensor."""
+    if isinstance(table, Tensor):
+        return table.to(dtype)
+    return take_matrix(take, ("lm_head.weight", shape))
+
+
+def look_up(table: Table, ids: Tensor) -> Tensor:
+    """Rows `ids` of a table, in the dtype it is stored in or, of packed ones, in float32."""
+    if isinstance(table, Tensor):
+        return torch.nn.functional.embedding(ids, table)
+    return table.look_up(ids, torch.float32)
+
+
 def under(take: Take, prefix: str) -> Take:
     """`take` for names below `prefix`."""
+    return _PackedBelow(take, prefix) if isinstance(take, PackedTake) else _Below(take, prefix)
 
-    def below(name: str, shape: tuple[int, ...], *, stored: bool = False) -> Tensor:
-        return take(prefix + name, shape, stored=stored)
 
-    return below
+class _Below:
+    def __init__(self, take: Take, prefix: str) -> None:
+        self._take = take
+        self._prefix = prefix
+
+    def __call__(self, name: str, shape: tuple[int, ...], *, stored: bool = False) -> Tensor:
+        return self._take(self._prefix + name, shape, stored=stored)
+
+
+class _PackedBelow(_Below):
+    _take: PackedTake
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
+        return self._take.matrix(self._prefix + name, shape)
+
+    def table(self, name: str, shape: tuple[int, int]) -> Table:
+        return self._take.table(self._prefix + name, shape)
