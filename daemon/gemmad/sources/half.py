@@ -9,7 +9,7 @@ from gemmad.core import FileEntry, Origin, Turn
 from gemmad.sources.reference import Reference
 
 Kind = Literal["target", "drafter", "projector", "adapter", "document"]
-Parameters = Mapping[str, int | float | str | list[str]]
+Parameters = Mapping[str, bool | int | float | str | list[str]]
 
 
 @dataclass(frozen=True, slots=True)

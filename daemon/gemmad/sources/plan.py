@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gemmad.core import FileEntry, Origin, Turn
+from gemmad.core import FileEntry, Manifest, Origin, Turn
 from gemmad.sources.half import Kind, Parameters, SourceFile
 
 
@@ -20,6 +20,7 @@ class Plan:
     system: str | None = None
     messages: tuple[Turn, ...] = ()
     notes: tuple[str, ...] = ()
+    manifest: Manifest | None = None  # of a repair: it is bound again just as it was
 
     def group(self, kind: Kind) -> dict[str, FileEntry]:
         """The files of one kind by name."""
