@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import cast
 
 import gemmamodelfiles
+from gemmad.api.errors import BadRequest
 from gemmad.api.version import VERSION
 from gemmad.config import Config, ConfigError, load_config
+from gemmad.core import ByteCount
+from gemmad.dialects.ollama.options import read_options
 from gemmad.dialects.ollama.replies import Clock
+from gemmad.fetch.fetcher import Fetcher
+from gemmad.fetch.limits import FetchLimits
+from gemmad.inspection.inspector import inspect
 from gemmad.logs import leave_plain_file, start_logging
-from gemmad.pulls import Pulls
+from gemmad.pulls.pulls import Means, Pulls
+from gemmad.recipes.places import Places
+from gemmad.recipes.recipes import Recipes
 from gemmad.residency.depths import DepthStates
 from gemmad.residency.loop import Limits, Residency
 from gemmad.residency.ports import Runner
@@ -30,20 +38,29 @@ from gemmad.server.listeners import CannotListen, InstanceLock, unix_socket
 from gemmad.server.serve import serve
 from gemmad.server.services import Services
 from gemmad.sources.builtin import NAME, BuiltinSource
+from gemmad.sources.catalogue import Catalogue
+from gemmad.sources.directory import DirectorySource
+from gemmad.sources.half import Source
+from gemmad.sources.hub import HubSource
+from gemmad.sources.kaggle import KaggleSource
+from gemmad.sources.ollama_store import OllamaStore, ollama_root
 from gemmad.store.store import Store
 from gemmad.wire import DraftMode, Load, Progress, Quantize
 
 EX_UNAVAILABLE = 69  # sysexits.h: another daemon is there
 EX_CONFIG = 78  # sysexits.h: service managers are told not to restart on it
+_MODELFILES = Path(gemmamodelfiles.__path__[0])
+_EXPORTER = (sys.executable, "-m", "gemmarunner.export")
 _CALL_ID_CHARS = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What tests replace: how a runner is started, and where the built-in pair lies."""
+    """What tests replace: how a runner is started, and where what comes with us lies."""
 
     runner: Command = runner_command
-    builtin: Path = Path(gemmamodelfiles.__path__[0]) / NAME
+    builtin: Path = _MODELFILES / NAME
+    catalogue: Path = _MODELFILES / "catalogue"
 
 
 def main(argv: Sequence[str] | None = None, parts: Parts | None = None) -> int:
@@ -81,6 +98,7 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
     depths = DepthStates(config.locations.state / "depths.json")
     limits = Limits(config.max_loaded, config.max_queue, config.num_parallel, config.keep_alive)
     spare = _spare(config, parts.runner)
+    catalogue, hub = Catalogue(parts.catalogue), HubSource()
     residency = Residency(
         functools.partial(_start_runner, config, parts.runner, spare),
         functools.partial(_load_frame, config, store, depths),
@@ -90,7 +108,8 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
     )
     return Services(
         store=store,
-        pulls=Pulls(store, [BuiltinSource(parts.builtin)]),
+        pulls=Pulls(_means(config, store)),
+        recipes=Recipes(Places(_sources(parts, hub), catalogue.find, store)),
         residency=residency,
         clock=Clock(time.time_ns, time.monotonic_ns, _new_call_id),
         version=VERSION,
@@ -98,7 +117,37 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         draft=cast(DraftMode, config.draft),  # config allows no other text
         quantize=None if config.quantize == "none" else cast(Quantize, config.quantize),
         deterministic=config.deterministic,
+        offers=catalogue.all,
+        search=hub.search,
+        ollama=lambda path: OllamaStore(path or ollama_root()),
+        exporter=_EXPORTER,
     )
+
+
+def _means(config: Config, store: Store) -> Means:
+    rate = None if config.pull_rate is None else ByteCount(config.pull_rate)
+    fetcher = Fetcher(FetchLimits(connections=config.pull_parallel, rate=rate))
+    return Means(store, fetcher.fetch, inspect, _accepts, config.pull_grace)
+
+
+def _sources(parts: Parts, hub: HubSource) -> list[Source]:
+    """Who knows references, in the order in which they are asked."""
+    return [
+        BuiltinSource(parts.builtin),
+        hub,
+        DirectorySource(),
+        KaggleSource(),
+        OllamaStore(ollama_root()),
+    ]
+
+
+def _accepts(name: str, value: object) -> bool:
+    """Whether a model's own parameter can be used."""
+    try:
+        read_options({name: value})
+    except BadRequest:
+        return False
+    return True
 
 
 def _spare(config: Config, command: Command) -> SpareRunner | None:
@@ -118,6 +167,7 @@ def _load_frame(config: Config, store: Store, depths: DepthStates, wanted: Wante
         threads=config.threads,
         depth_state=depths.known(wanted.manifest),
         quantize=wanted.quantize,
+        draft_quantize=wanted.draft_quantize,
         deterministic=wanted.deterministic,
     )
 

@@ -7,6 +7,7 @@ default. A malformed value anywhere stops start-up; nothing falls back silently.
 import argparse
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,27 @@ def _positive_duration(text: str) -> float:
     if not 1 <= seconds <= 86400:
         raise ValueError("a duration from 1s to 24h")
     return seconds
+
+
+def _grace(text: str) -> float:
+    seconds = _duration(text)
+    if seconds > 86400:
+        raise ValueError("a duration up to 24h; a pull that shall go on is detached")
+    return seconds
+
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGkmg]?)i?[Bb]?(?:/s)?")
+_RATE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _rate(text: str) -> int | None:
+    if text == "0":
+        return None
+    found = _RATE.fullmatch(text)
+    rate = int(float(found[1]) * _RATE_UNITS[found[2].lower()]) if found else 0
+    if rate < 1 << 10:
+        raise ValueError("bytes a second such as 20M or 500K (at least 1K), or 0 for no limit")
+    return rate
 
 
 def _loopback(text: str) -> paths.TcpAddress:
@@ -156,6 +178,17 @@ class Config:
             "auto",
             "keep a prepared process for the next model: auto = while 4 GiB of memory are free",
         ),
+    ]
+    pull_parallel: Annotated[
+        int, Setting(_whole(1, 32), "4", "connections to one file's host while it is pulled")
+    ]
+    pull_rate: Annotated[
+        int | None,
+        Setting(_rate, "0", "bytes a second that all pulls take together, e.g. 20M; 0 = no limit"),
+    ]
+    pull_grace: Annotated[
+        float,
+        Setting(_grace, "10s", "how long a pull goes on after its last client left"),
     ]
     log_level: Annotated[
         str, Setting(_choice("debug", "info", "warning", "error"), "info", "log detail")

@@ -151,7 +151,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     licence: str | None = None  # SPDX id or a name
     details: Details
-    parameters: dict[str, int | float | str | list[str]] = {}  # sampling defaults of this model
+    parameters: dict[
+        str, bool | int | float | str | list[str]
+    ] = {}  # sampling defaults of this model
     system: str | None = None
     info: dict[str, object] = {}  # architecture facts as Ollama's `model_info`
     schema: int = SCHEMA
@@ -193,7 +195,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> Digest:
         """Names what the pair is, whatever it is called: copies share it."""
-        return digest_of(msgspec.json.encode(msgspec.structs.replace(self, name="", created="")))
+        nameless = msgspec.structs.replace(self, name="", created="", reference="")
+        return digest_of(msgspec.json.encode(nameless))
 
 
 class _Envelope(msgspec.Struct, frozen=True):

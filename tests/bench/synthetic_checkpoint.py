@@ -7,6 +7,7 @@ Tensors are made on the GPU where there is one. The tokenizer is nano's, with a 
 every id beyond nano's vocabulary, so that any id a random model chooses decodes to plain text.
 """
 
+import asyncio
 import json
 import math
 import os
@@ -118,13 +119,15 @@ def install(pair: Path, home: Path, name: str) -> None:
 
     Their digests are made up from name and size: hashing gigabytes is no part of what is measured.
     """
-    from gemmad.core import ByteCount, FileEntry, ModelName, digest_of
-    from gemmad.sources import describe
-    from gemmad.sources.safetensors_header import weight_facts
-    from gemmad.sources.source import Kind, Plan, SourceFile
+    from gemmad.core import ByteCount, FileEntry, ModelName, Origin, digest_of
+    from gemmad.inspection.inspector import inspect
+    from gemmad.pulls.binding import manifest_of
+    from gemmad.sources.half import Kind, SourceFile, Stored
+    from gemmad.sources.plan import Plan
     from gemmad.store.disk import PUBLISHED_NS
     from gemmad.store.paths import StorePaths
     from gemmad.store.store import Store, now_text
+    from gemmad.wire import PairFiles
 
     root = home / "store"
     store, paths = Store(root), StorePaths(root)
@@ -138,20 +141,8 @@ def install(pair: Path, home: Path, name: str) -> None:
             blob.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, blob)
             os.utime(blob, ns=(PUBLISHED_NS, PUBLISHED_NS))
-            files.append(SourceFile(kind, path.name, entry))
-    config = json.loads((pair / "target/config.json").read_text())
-    facts = weight_facts(pair / "target/model.safetensors")
-    template = (pair / "target/chat_template.jinja").read_text()
-    plan = Plan(
-        files=tuple(files),
-        origin=_origin(),
-        details=describe.details(config, facts, template),
-        info=describe.model_info(config, facts, name),
-    )
-    store.commit(plan.manifest(ModelName.parse(name), now_text()))
-
-
-def _origin() -> Any:
-    from gemmad.core import Origin
-
-    return Origin("synthetic", "0" * 40)
+            files.append(SourceFile(kind, path.name, entry, Stored()))
+    halves = {kind: {p.name: str(p) for p in (pair / kind).iterdir()} for kind in kinds}
+    found = asyncio.run(inspect(PairFiles(target=halves["target"], drafter=halves["drafter"])))
+    plan = Plan(tuple(files), Origin("synthetic", "0" * 40))
+    store.commit(manifest_of(ModelName.parse(name), plan, found, now_text(), lambda *_: True))

@@ -101,7 +101,7 @@ async def stage(tmp_path, case):
         Limits(),
     )
     residency.start()
-    services = Services(store, None, residency, clock(), "1", 4096, "auto")
+    services = Services(store, None, None, residency, clock(), "1", 4096, "auto")
     async with TestClient(TestServer(create_app(services))) as client:
         yield client, started
     await residency.close()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 CONFIG = {
     "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4",
     "text_config": {
+        "model_type": "gemma4_text",
         "hidden_size": 256,
         "num_hidden_layers": 8,
         "max_position_embeddings": 8192,
@@ -16,6 +18,12 @@ CONFIG = {
         "sliding_window": 128,
         "vocab_size": 8192,
     },
+}
+DRAFTER_CONFIG = {
+    "architectures": ["Gemma4AssistantForCausalLM"],
+    "model_type": "gemma4_assistant",
+    "backbone_hidden_size": 256,
+    "text_config": CONFIG["text_config"] | {"hidden_size": 64, "num_hidden_layers": 2},
 }
 TEMPLATE = "{# <|think|> <|tool> <|tool_call> #}{{ messages }}"
 
@@ -34,7 +42,7 @@ def write_pair(directory: Path, *, drafter: bool = True, fake: Mapping[str, obje
         write_json(target / "fake.json", dict(fake))
     if drafter:
         (directory / "drafter").mkdir()
-        write_json(directory / "drafter" / "config.json", {"backbone_hidden_size": 256})
+        write_json(directory / "drafter" / "config.json", DRAFTER_CONFIG)
         (directory / "drafter" / "model.safetensors").write_bytes(weights({"d": [50]}))
     (directory / "LICENSE").write_text("Apache License 2.0")
     (directory / "README.md").write_text("# A pair for tests")

@@ -1,5 +1,8 @@
 """A daemon without an engine: a real HTTP server on a Unix socket with the routes a client needs.
 
+`FakeTcpDaemon` is the same on a TCP port of its own. What makes and looks after names is in
+`fake_store_routes`.
+
 Words of an answer come one a record. What it says follows from the last user text:
 
     "fail ..."  an error in the middle of the stream   "forever"  words until the client leaves
@@ -20,9 +23,15 @@ from pathlib import Path
 
 from gemmad.api.paths import socket_path
 from gemmad.api.version import VERSION
+from tests.fakes.fake_store_routes import Refusal, StoreRoutes, full
 
 DIGEST = "3f2a9c0d11e2" + "0" * 52
-DRAFTER = {"digest": "77" * 32, "size": 3_800_000, "parameter_size": "1.9M"}
+DRAFTER = {
+    "digest": "77" * 32,
+    "size": 3_800_000,
+    "parameter_size": "1.9M",
+    "source": {"source": "hf.co/me/nano-assistant", "revision": "5" * 40},
+}
 MILLISECOND = 1_000_000
 TOKEN_NS = {"off": 10 * MILLISECOND, "auto": 5 * MILLISECOND}
 
@@ -51,16 +60,67 @@ class State:
         self.left = threading.Event()  # set when a client hung up in the middle of an answer
         self.version = version
         self.hostile_drafter = False  # drafted answers then differ from plain ones
+        self.blobs: dict[str, bytes] = {}
+        self.jobs: dict[str, dict] = {}  # pulls that run
+        self.partials: list[dict] = []
+        self.garbage: list[dict] = []
+        self.bad_files: dict[str, str] = {}  # model -> file that verify finds damaged
+        self.cannot_read = False  # files of this machine: the daemon runs as somebody else
+        self.hub_is_down = False
+        self.notes: list[str] = []
+
+    def stored(self, name: str) -> dict:
+        return stored(name)
 
 
-def full(name: str) -> str:
-    return name if ":" in name else f"{name}:latest"
-
-
-class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class _Serving:
     """Serves from a thread while the block lasts."""
 
     daemon_threads = True
+    state: State
+
+    def handle_error(self, request, client_address) -> None:
+        """A client that hangs up is no event."""
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    @property
+    def asked(self) -> list[dict]:
+        """Bodies of generate and chat requests that had something to answer."""
+        answers = ("/api/generate", "/api/chat")
+        return [body for path, body in self.state.requests if path in answers and text_of(body)]
+
+    def sent(self, path: str) -> list[dict]:
+        """Bodies of the requests for `path`."""
+        return [body for asked, body in self.state.requests if asked == path]
+
+
+class FakeTcpDaemon(_Serving, socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Listens on a free port of the loopback address."""
+
+    local = False
+
+    def __init__(self) -> None:
+        self.state = State(("nano",), ("nano",), VERSION)
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+class FakeDaemon(_Serving, socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Listens on a socket file."""
+
+    local = True
 
     def __init__(
         self,
@@ -80,25 +140,9 @@ class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         connection, _ = super().get_request()
         return connection, ("local", 0)  # BaseHTTPRequestHandler wants an address
 
-    def handle_error(self, request, client_address) -> None:
-        """A client that hangs up is no event."""
-
-    def __enter__(self) -> "FakeDaemon":
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
+    def __exit__(self, *exits) -> None:
+        super().__exit__(*exits)
         self.path.unlink(missing_ok=True)
-
-    @property
-    def asked(self) -> list[dict]:
-        """Bodies of generate and chat requests that had something to answer."""
-        answers = ("/api/generate", "/api/chat")
-        return [body for path, body in self.state.requests if path in answers and text_of(body)]
 
 
 def text_of(body: dict) -> str:
@@ -107,31 +151,31 @@ def text_of(body: dict) -> str:
     return body.get("prompt") or ""
 
 
-class Refusal(Exception):
-    def __init__(self, status: int, code: str, text: str) -> None:
-        self.status, self.record = status, {"error": text, "code": code}
-
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(StoreRoutes, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: FakeDaemon
+    server: FakeDaemon | FakeTcpDaemon
 
     def do_GET(self) -> None:
         self._route()
 
-    do_POST = do_DELETE = do_GET
+    do_POST = do_DELETE = do_HEAD = do_GET
 
     def log_message(self, *_) -> None:
         """Tests read the socket, not a log."""
 
     def _route(self) -> None:
+        path, _, self.query = self.path.partition("?")
+        if path.startswith("/api/blobs/"):
+            self._blob(path.removeprefix("/api/blobs/"))
+            return
         size = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(size)) if size else {}
-        state = self.server.state
-        state.requests.append((self.path, body))
+        state, name = self.server.state, path.replace("/", "_")
+        state.requests.append((path, body))
+        route = getattr(self, f"{self.command.lower()}{name}", None)
         try:
             with state.lock:
-                answer = getattr(self, "route" + self.path.replace("/", "_"))(state, body)
+                answer = (route or getattr(self, f"route{name}"))(state, body)
         except Refusal as refusal:
             self._reply(refusal.status, refusal.record)
             return
@@ -178,6 +222,10 @@ class Handler(BaseHTTPRequestHandler):
         return {
             **{key: model[key] for key in ("details", "drafter", "modified_at")},
             "modelfile": "FROM nano\nPARAMETER temperature 1\n",
+            "source": {"source": "builtin:nano", "revision": "1" * 40},
+            "messages": model.get("messages", []),
+            "adapter": model.get("adapter", []),
+            "notes": state.notes,
             "parameters": "temperature                    1\ntop_k                          64",
             "template": "{{ messages }}",
             "system": "You are nano.",
@@ -196,20 +244,6 @@ class Handler(BaseHTTPRequestHandler):
         self._model(state, body["model"])
         del state.models[full(body["model"])]
         return {}
-
-    def route_api_pull(self, state: State, body: dict) -> Iterator[dict]:
-        name = full(body["model"])
-        if name not in state.pullable:
-            raise Refusal(404, "model_not_found", f"There is no model '{body['model']}' to pull.")
-        state.models[name] = stored(name)
-        return iter(
-            [
-                {"status": "pulling manifest"},
-                {"status": "pulling 3f2a9c0d11e2", "total": 27_400_000, "completed": 1_000_000},
-                {"status": "pulling 3f2a9c0d11e2", "total": 27_400_000, "completed": 27_400_000},
-                {"status": "success"},
-            ]
-        )
 
     def route_api_generate(self, state: State, body: dict) -> dict | Iterator[dict | None]:
         return self._answer(state, body, lambda text: {"response": text})

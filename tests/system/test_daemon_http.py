@@ -91,7 +91,7 @@ async def test_head_is_answered_where_clients_knock(shared, path):
     ("POST", "/api/chat", b'{"model": 5}', 400, "model"),
     ("POST", "/api/chat", b'{"model": "nano", "options": {"temprature": 1}}', 400, "temperature"),
     ("POST", "/api/show", b'{"model": "../../etc/passwd"}', 400, "not a model name"),
-    ("POST", "/api/pull", b'{"model": "gemma4:e4b"}', 404, "nano"),
+    ("POST", "/api/pull", b'{"model": "gemma5:e4b"}', 404, "catalogue"),
     ("POST", "/api/copy", b'{"source": "nope", "destination": "x"}', 404, "not found"),
     ("POST", "/api/copy", b'{"source": "nope"}', 400, "destination"),
     ("DELETE", "/api/delete", b'{"model": "nope"}', 404, "not found"),

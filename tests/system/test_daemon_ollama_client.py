@@ -3,6 +3,7 @@
 import ollama
 import pytest
 
+from tests.fakes.builtin_pair import write_pair
 from tests.fakes.daemon_process import DaemonProcess
 
 HELLO = [{"role": "user", "content": "hello there"}]
@@ -105,3 +106,48 @@ def test_errors_are_the_clients_errors(client):
     with pytest.raises(ollama.ResponseError, match="not supported") as caught:
         client.chat("nano", HELLO, format="json")
     assert caught.value.status_code == 400
+
+
+def test_blobs_and_a_creation_from_files(client, tmp_path):
+    """Uploaded once, named by digest, made into a pair that answers; FROM a name too."""
+    pair = write_pair(tmp_path / "pair")
+    files = {path.name: client.create_blob(path) for path in (pair / "target").iterdir()}
+    told = list(client.create(model="made", files=files, system="be kind", stream=True))
+    shown = client.show("made")
+
+    assert told[-1].status == "success"
+    assert (shown.details.format, "SYSTEM be kind" in shown.modelfile) == ("safetensors", True)
+    assert client.generate("made", "x").response == "echo: x"
+
+    client.create(
+        model="mine", from_="nano", parameters={"temperature": 0.1, "stop": ["x"]},
+        messages=[{"role": "user", "content": "hi"}], license="MIT", template="{{ messages }}",
+    )  # fmt: skip
+    shown = client.show("mine")
+    assert "PARAMETER temperature 0.1" in shown.modelfile
+    assert (shown.template, shown.license) == ("{{ messages }}", "MIT")
+    assert {"made:latest", "mine:latest"} <= {m.model for m in client.list().models}
+    for name in ("made", "mine"):
+        client.delete(name)
+
+
+async def test_the_asynchronous_client_uploads_without_a_length(client, tmp_path):
+    """Its body is sent in chunks."""
+    path = tmp_path / "blob"
+    path.write_bytes(b"some bytes" * 100_000)
+    async with ollama.AsyncClient(str(client._client.base_url)) as sending:
+        digest = await sending.create_blob(path)
+
+    assert digest == client.create_blob(path)
+
+
+def test_a_creation_that_cannot_be_is_the_clients_error(client):
+    """Status 400 and the reason."""
+    for how, word in (
+        ({"from_": "nano", "template": "{{ .Prompt }}"}, "Go's language"),
+        ({"from_": "nano", "parameters": {"temprature": 1}}, "temperature"),
+        ({"files": {"m.gguf": "sha256:" + "0" * 64}}, "Upload it"),
+    ):
+        with pytest.raises(ollama.ResponseError, match=word) as caught:
+            client.create(model="x", **how)
+        assert caught.value.status_code == 400

@@ -14,7 +14,14 @@ class Options:
     num_ctx: int | None = None
     draft: DraftMode | None = None
     quantize: str | None = None  # none | int8 | int4
+    draft_quantize: str | None = None  # the same for the drafter
     deterministic: bool | None = None
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether the request says how weights are to be loaded."""
+        said = (self.quantize, self.draft_quantize, self.deterministic)
+        return any(value is not None for value in said)
 
 
 @dataclass(frozen=True, slots=True)

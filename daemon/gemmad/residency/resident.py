@@ -33,8 +33,14 @@ class Wanted:
     num_ctx: int
     exact: bool  # the request named num_ctx: a larger loaded context will not do
     quantize: Quantize | None = None
+    draft_quantize: Quantize | None = None
     deterministic: bool = False
-    exact_weights: bool = False  # it named one of these two: a pair loaded otherwise will not do
+    exact_weights: bool = False  # it named one of these: a pair loaded otherwise will not do
+
+    @property
+    def weights(self) -> tuple[Quantize | None, Quantize | None, bool]:
+        """How the pair's weights are loaded."""
+        return self.quantize, self.draft_quantize, self.deterministic
 
 
 @dataclass(eq=False, slots=True)
@@ -77,8 +83,7 @@ class Resident:
         mine = self.wanted
         if mine.manifest.id != wanted.manifest.id:
             return False
-        same = (mine.quantize, mine.deterministic) == (wanted.quantize, wanted.deterministic)
-        if wanted.exact_weights and not same:
+        if wanted.exact_weights and mine.weights != wanted.weights:
             return False
         return mine.num_ctx == wanted.num_ctx or (
             not wanted.exact and mine.num_ctx > wanted.num_ctx

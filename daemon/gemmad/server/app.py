@@ -7,7 +7,7 @@ from aiohttp.typedefs import Handler
 
 from gemmad.api.errors import Busy, GemmaError
 from gemmad.dialects.ollama.replies import error_record
-from gemmad.server import generation, models
+from gemmad.server import blobs, exporting, generation, housekeeping, models, offers, pulling
 from gemmad.server.bodies import CHAT_BYTES
 from gemmad.server.guard import Incoming, Refusal, judge
 from gemmad.server.services import SERVICES, Services
@@ -34,7 +34,22 @@ ROUTES = (
     web.get("/api/tags", models.tags),
     web.get("/api/ps", models.ps, allow_head=False),
     web.post("/api/show", models.show),
-    web.post("/api/pull", models.pull),
+    web.post("/api/pull", pulling.pull),
+    web.get("/api/pulls", pulling.jobs, allow_head=False),
+    web.delete("/api/pulls", pulling.cancel),
+    web.post("/api/create", pulling.create),
+    web.post("/api/draft", pulling.attach_draft),
+    web.delete("/api/draft", pulling.detach_draft),
+    web.post("/api/import", pulling.import_models),
+    web.post("/api/export", exporting.export),
+    web.head("/api/blobs/{digest}", blobs.has),
+    web.post("/api/blobs/{digest}", blobs.upload),
+    web.get("/api/available", offers.available, allow_head=False),
+    web.post("/api/search", offers.search),
+    web.post("/api/gc", housekeeping.gc),
+    web.post("/api/verify", housekeeping.verify),
+    web.post("/api/partials", housekeeping.partials),
+    web.delete("/api/partials", housekeeping.remove_partials),
     web.post("/api/copy", models.copy),
     web.delete("/api/delete", models.delete),
     web.post("/api/generate", generation.generate),
@@ -63,6 +78,7 @@ def _incoming(request: web.Request) -> Incoming:
     address = transport.get_extra_info("sockname") if transport else None
     return Incoming(
         method=request.method,
+        path=request.path,
         port=address[1] if isinstance(address, tuple) else None,
         hosts=request.headers.getall(hdrs.HOST, []),
         headers=request.headers,

@@ -108,20 +108,16 @@ class Generation:
         options = self.request.options
         most = self.manifest.details.context_length or self.services.num_ctx
         num_ctx = min(options.num_ctx or self.services.num_ctx, most)  # as Ollama: clamped
-        named = options.quantize is not None or options.deterministic is not None
-        quantize, deterministic = self.services.quantize, self.services.deterministic
-        if options.quantize is not None:
-            quantize = None if options.quantize == "none" else cast(wire.Quantize, options.quantize)
+        deterministic = _first(options.deterministic, self.services.deterministic)
         wanted = Wanted(
             self.request.model.key,
             self.manifest,
             num_ctx,
             options.num_ctx is not None,
-            quantize=quantize,
-            deterministic=(
-                deterministic if options.deterministic is None else options.deterministic
-            ),
-            exact_weights=named,
+            quantize=_packing(options.quantize, self.services.quantize),
+            draft_quantize=_packing(options.draft_quantize, None),
+            deterministic=bool(deterministic),
+            exact_weights=options.names_weights,
         )
         return self.services.residency.lease(wanted, self.request.keep_alive_s)
 
@@ -148,12 +144,35 @@ def _with_defaults(request: GenerationRequest, manifest: Manifest) -> Generation
         num_ctx=_first(given.num_ctx, own.num_ctx),
         draft=_first(given.draft, own.draft),
         quantize=_first(given.quantize, own.quantize),
+        draft_quantize=_first(given.draft_quantize, own.draft_quantize),
         deterministic=_first(given.deterministic, own.deterministic),
     )
+    return replace(request, options=options, messages=_messages(request, manifest))
+
+
+def _messages(request: GenerationRequest, manifest: Manifest) -> tuple[wire.Message, ...]:
+    """The conversation behind the model's system message and its own first turns.
+
+    An answer that goes on from `context` has these behind it already.
+    """
     messages = request.messages
-    if manifest.system and messages and messages[0].role not in ("system", "developer"):
-        messages = (wire.Message(role="system", content=manifest.system), *messages)
-    return replace(request, options=options, messages=messages)
+    if not messages:
+        return ()
+    system, rest = messages[:1], messages[1:]
+    if messages[0].role not in ("system", "developer"):
+        own = (wire.Message(role="system", content=manifest.system),) if manifest.system else ()
+        system, rest = own, messages
+    if request.context:
+        return (*system, *rest)
+    turns = (wire.Message(role=turn.role, content=turn.content) for turn in manifest.messages)
+    return (*system, *turns, *rest)
+
+
+def _packing(named: str | None, own: wire.Quantize | None) -> wire.Quantize | None:
+    """How weights are packed: as named, where `none` is a word, else as is our own way."""
+    if named is None:
+        return own
+    return None if named == "none" else cast(wire.Quantize, named)
 
 
 def _first(given: T | None, own: T | None) -> T | None:

@@ -3,6 +3,7 @@
 1. Host: over TCP it must be our own loopback address and port. (DNS rebinding)
 2. Origin and fetch metadata: a request that a web page caused is refused, on every transport.
 3. Content: bodies are JSON, neither encoded nor an upgrade. (A web form cannot send JSON.)
+   Only a blob is any bytes, named by their hash: what a form would send has another one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from gemmad.api.errors import BadRequest, GemmaError, Refused
 
 _HOSTS = ("127.0.0.1", "[::1]", "localhost")
 _BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+_BLOBS = "/api/blobs/"
+# Ollama's clients send one of the first two; others leave it out.
+_BLOB_KINDS = ("application/octet-stream", "application/json", "")
 _OWN_SITE = ("", "none", "same-origin")
 
 
@@ -25,6 +29,7 @@ class Incoming:
     hosts: Sequence[str]  # every Host header
     headers: Mapping[str, str]  # case-insensitive
     has_body: bool
+    path: str = "/"
 
 
 class Refusal(NamedTuple):
@@ -83,7 +88,8 @@ def _content(request: Incoming) -> Refusal | None:
         return Refusal(415, BadRequest("Compressed bodies are refused.", fix="Send plain JSON."))
     if request.method in _BODY_METHODS and request.has_body:
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":  # 3
+        blob = request.path.startswith(_BLOBS) and kind in _BLOB_KINDS
+        if kind != "application/json" and not blob:  # 3
             return Refusal(
                 415,
                 BadRequest(

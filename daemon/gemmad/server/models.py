@@ -1,20 +1,19 @@
-"""Names in the store and in memory: tags, show, ps, pull, delete, copy."""
+"""Names in the store and in memory: tags, show, ps, delete, copy."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
 from gemmad.api.errors import StoreBroken
-from gemmad.core import Manifest, ModelName
+from gemmad.core import ModelName
 from gemmad.dialects.ollama import models
-from gemmad.dialects.ollama.options import read_options
 from gemmad.dialects.ollama.replies import Record
 from gemmad.dialects.ollama.requests import CopyBody, NameBody, model_name
 from gemmad.server.bodies import read_json
+from gemmad.server.housekeeping import loaded_pairs_pinned
 from gemmad.server.services import SERVICES
-from gemmad.server.streams import json_response, ndjson
+from gemmad.server.streams import json_response
 from gemmad.store.store import Store
 
 
@@ -34,12 +33,9 @@ async def show(request: web.Request) -> web.Response:
 
 def _shown(store: Store, name: ModelName) -> Record:
     manifest = store.get(name)
-    licence = _text(store, manifest, "LICENSE") or (manifest.licence or "")
-    return models.show(manifest, licence, _text(store, manifest, "chat_template.jinja"))
-
-
-def _text(store: Store, manifest: Manifest, file: str) -> str:
-    return store.text(manifest.documents.get(file) or manifest.target.get(file))
+    licences = [entry for file, entry in manifest.documents.items() if file.startswith("LICENSE")]
+    licence = "\n".join(map(store.text, licences)) or (manifest.licence or "")
+    return models.show(manifest, licence, store.text(manifest.target.get("chat_template.jinja")))
 
 
 async def ps(request: web.Request) -> web.Response:
@@ -53,30 +49,6 @@ async def ps(request: web.Request) -> web.Response:
     )
 
 
-async def pull(request: web.Request) -> web.StreamResponse:
-    """POST /api/pull."""
-    body = await read_json(request, NameBody)
-    statuses = request.app[SERVICES].pulls.pull(model_name(body.called), _parameters(body))
-
-    async def records() -> AsyncGenerator[Record, None]:
-        async with contextlib.aclosing(statuses):
-            async for status in statuses:
-                yield models.pull_status(status)
-
-    if body.stream is not False:
-        return await ndjson(request, records())
-    last = [record async for record in records()][-1]
-    return json_response({"status": last["status"]})
-
-
-def _parameters(body: NameBody) -> dict[str, str]:
-    """What the pulled model is given beside its own defaults."""
-    if body.quantize is None:
-        return {}
-    read_options({"quantize": body.quantize})  # or a BadRequest that names what is accepted
-    return {"quantize": body.quantize}
-
-
 async def delete(request: web.Request) -> web.Response:
     """DELETE /api/delete: a loaded model is unloaded first; running answers have 10 s to finish."""
     body = await read_json(request, NameBody)
@@ -84,7 +56,8 @@ async def delete(request: web.Request) -> web.Response:
     with contextlib.suppress(StoreBroken):  # a broken name can be deleted too
         services.store.get(name)
     await services.residency.unload(name)
-    await asyncio.to_thread(services.store.delete, name)
+    with loaded_pairs_pinned(services):
+        await asyncio.to_thread(services.store.delete, name)
     return web.Response()
 
 

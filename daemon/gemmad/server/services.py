@@ -1,15 +1,33 @@
 """What the handlers work with, built once by the composition root."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
 from gemmad.dialects.ollama.replies import Clock
-from gemmad.pulls import Pulls
+from gemmad.pulls.pulls import Pulls
+from gemmad.recipes.recipes import Recipes
 from gemmad.residency.loop import Residency
+from gemmad.server.machine import Machine, this_machine
+from gemmad.sources.catalogue import Offer
+from gemmad.sources.half import Source
 from gemmad.store.store import Store
 from gemmad.wire import DraftMode, Quantize
+
+
+class OtherStore(Source, Protocol):
+    """Another program's store of models on this machine."""
+
+    def names(self) -> list[str]:
+        """What it has."""
+        ...
+
+
+def _nothing_to_import(_path: Path | None) -> OtherStore:
+    raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +36,7 @@ class Services:
 
     store: Store
     pulls: Pulls
+    recipes: Recipes
     residency: Residency
     clock: Clock
     version: str
@@ -25,7 +44,11 @@ class Services:
     draft: DraftMode
     quantize: Quantize | None = None
     deterministic: bool = False
+    offers: Callable[[], Sequence[Offer]] = tuple  # what the catalogue has; blocks
+    search: Callable[[str], Sequence[Offer]] = lambda _: ()  # what the hub finds; blocks
+    ollama: Callable[[Path | None], OtherStore] = _nothing_to_import  # at a path, or its own
+    machine: Callable[[], Machine] = this_machine  # blocks
+    exporter: Sequence[str] = ()  # the command that writes a pair for other programs
 
 
 SERVICES = web.AppKey("services", Services)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -58,6 +58,9 @@ BAD = {
     "quantize": ["int3", "bf16"],
     "deterministic": ["yes", "2"],
     "spare": ["on", "2"],
+    "pull_parallel": ["0", "33", "x"],
+    "pull_rate": ["fast", "-1M", "10", "1T", "nan"],
+    "pull_grace": ["soon", "-1", "2d", "25h"],
     "log_level": ["loud"],
     "host": ["127.0.0.1:0", "127.0.0.1:99999", "localhost:x"],
     "socket": ["/" + "x" * 200],
@@ -128,3 +131,12 @@ def test_without_a_home_the_platform_decides(monkeypatch, tmp_path):
 
     assert config.locations.store == tmp_path / "data" / "gemmad" / "store"
     assert config.locations.socket == Path("/tmp/g.sock")
+
+
+@pytest.mark.parametrize(("text", "rate"), [
+    ("0", None), ("20M", 20 << 20), ("500k", 500 << 10), ("1.5GiB/s", 3 << 29), ("2048", 2048),
+    ("10 MB/s", 10 << 20),
+])  # fmt: skip
+def test_a_rate_is_bytes_a_second_with_units(home, text, rate):
+    """As people write them; 0 is no limit."""
+    assert load(home, GEMMA_PULL_RATE=text).pull_rate == rate

@@ -246,5 +246,5 @@ def test_show_text_follows_ollamas_form():
         f"{'stop':<30} y",
         f"{'temperature':<30} 0.5",
     ]
-    assert 'SYSTEM """be kind"""' in shown["modelfile"]
+    assert "SYSTEM be kind" in shown["modelfile"]
     assert "FROM a\n" in shown["modelfile"]

@@ -307,6 +307,8 @@ def test_closing_stops_everything_and_refuses_what_comes():
         ({"quantize": "int8"}, {"exact_weights": True}, False),
         ({"quantize": "int8"}, {"quantize": "int8", "exact_weights": True}, True),
         ({}, {"deterministic": True, "exact_weights": True}, False),
+        ({}, {"draft_quantize": "int4", "exact_weights": True}, False),
+        ({"draft_quantize": "int4"}, {"draft_quantize": "int4", "exact_weights": True}, True),
     ],
 )
 def test_weights_are_loaded_again_only_on_request(loaded, asked, serves):

@@ -35,7 +35,7 @@ class Stage:
         depths = DepthStates(tmp_path / "depths.json")
         self.residency = Residency(self.start, self.prepare, depths, Limits())
         clock = Clock(lambda: 0, lambda: 1, lambda: "call_1")
-        self.services = Services(self.store, None, self.residency, clock, "1", 4096, "off")
+        self.services = Services(self.store, None, None, self.residency, clock, "1", 4096, "off")
 
     def prepare(self, wanted):
         return wire.Load(files=self.store.pair_files(wanted.manifest), num_ctx=wanted.num_ctx)

@@ -112,3 +112,18 @@ def test_a_refusal_says_what_and_how():
     assert "http://xxx" in refusal.error.message
     assert len(str(refusal.error)) < 500
     assert refusal.error.fix
+
+
+@pytest.mark.parametrize(("path", "kind", "expected"), [
+    ("/api/blobs/sha256:00", "application/octet-stream", 200), ("/api/blobs/sha256:00", None, 200),
+    ("/api/blobs/sha256:00", JSON, 200), ("/api/blobs/sha256:00", "text/plain", 415),
+    ("/api/blobs/sha256:00", "multipart/form-data", 415),
+    ("/api/create", "application/octet-stream", 415), ("/api/blobsx", None, 415),
+])  # fmt: skip
+def test_only_a_blob_may_be_any_bytes(path, kind, expected):
+    """Not what a web form can send; and a page's origin is refused there too."""
+    headers = CIMultiDict({"Content-Type": kind} if kind else {})
+    refusal = judge(Incoming("POST", None, [], headers, True, path))
+    assert (refusal.status if refusal else 200) == expected
+    headers["Origin"] = "https://evil.com"
+    assert judge(Incoming("POST", None, [], headers, True, path)).status == 403

@@ -5,9 +5,11 @@ from typing import Any
 
 import msgspec
 
-from gemmad.core import Manifest, ModelName, digest_hex
+from gemmad.api.modelfile import NO_DRAFTER, Description, render
+from gemmad.api.parameters import as_text
+from gemmad.core import HUB_HOST, Manifest, ModelName, Origin, digest_hex
 from gemmad.dialects.ollama.replies import timestamp
-from gemmad.pulls import PullStatus
+from gemmad.pulls.job import PullStatus
 from gemmad.residency.resident import Resident
 from gemmad.store.manifests import Broken
 
@@ -59,13 +61,15 @@ def details(manifest: Manifest) -> Record:
 
 def drafter(manifest: Manifest) -> Record | None:
     """What is kept of the drafter, or None when the target is alone."""
-    weights = (manifest.drafter or {}).get("model.safetensors")
-    if weights is None:
+    if not manifest.drafter:
         return None
+    weights = max(manifest.drafter.values(), key=lambda entry: entry.size)
+    origin = manifest.drafter_origin or manifest.origin
     return {
         "digest": digest_hex(weights.digest),
         "size": manifest.drafter_size,
         "parameter_size": manifest.drafter_parameter_size or "",
+        "source": msgspec.to_builtins(origin),
     }
 
 
@@ -73,7 +77,7 @@ def show(manifest: Manifest, licence: str, template: str) -> Record:
     """POST /api/show."""
     return {
         "license": licence,
-        "modelfile": modelfile(manifest, template),
+        "modelfile": modelfile(manifest, licence, template),
         "parameters": parameters(manifest),
         "template": template,
         "system": manifest.system or "",
@@ -85,6 +89,11 @@ def show(manifest: Manifest, licence: str, template: str) -> Record:
         "size": manifest.size,
         "source": msgspec.to_builtins(manifest.origin),
         "drafter": drafter(manifest),
+        "draft": manifest.draft,
+        "messages": msgspec.to_builtins(manifest.messages),
+        "adapter": sorted(manifest.adapter or ()),
+        "projector": sorted(manifest.projector or ()),
+        "notes": list(manifest.notes),
     }
 
 
@@ -93,15 +102,39 @@ def parameters(manifest: Manifest) -> str:
     return "\n".join(f"{k:<{_PARAMETER_COLUMN}} {v}" for k, v in _parameter_lines(manifest))
 
 
-def modelfile(manifest: Manifest, template: str) -> str:
-    """A Modelfile that describes the pair."""
-    lines = [f"# Modelfile of {manifest.name}", f"FROM {ModelName.parse(manifest.name).short}"]
-    lines += [f"PARAMETER {key} {value}" for key, value in _parameter_lines(manifest)]
-    if manifest.system:
-        lines.append(f'SYSTEM """{manifest.system}"""')
-    if template:
-        lines.append(f'TEMPLATE """{template}"""')
-    return "\n".join(lines) + "\n"
+def modelfile(manifest: Manifest, licence: str, template: str) -> str:
+    """A Modelfile that makes the pair again: of the same commits where these can be named."""
+    name = ModelName.parse(manifest.name)
+    description = Description(
+        from_=(_from(manifest, name),),
+        draft=_draft(manifest, name),
+        parameters=as_text(manifest.parameters),
+        system=manifest.system,
+        template=template or None,
+        licences=(licence,) if licence else (),
+        messages=tuple((turn.role, turn.content) for turn in manifest.messages),
+    )
+    return f"# Modelfile of {name}\n{render(description)}"
+
+
+def _from(manifest: Manifest, name: ModelName) -> str:
+    # An adapter and uploaded files have no place that could be asked again: the name has them.
+    return name.short if manifest.adapter else _pinned(manifest.origin) or name.short
+
+
+def _draft(manifest: Manifest, name: ModelName) -> str | None:
+    if manifest.drafter:
+        origin = manifest.drafter_origin
+        return (_pinned(origin) if origin else None) or name.short
+    return NO_DRAFTER if manifest.draft == NO_DRAFTER else None
+
+
+def _pinned(origin: Origin) -> str | None:
+    """The reference of a hub's commit; None for every other place."""
+    if not origin.source.startswith(f"{HUB_HOST}/") or not origin.revision:
+        return None
+    place, _, _ = origin.source.partition("@")  # a branch that was named, or a tag
+    return f"{place}@{origin.revision}"
 
 
 def _parameter_lines(manifest: Manifest) -> list[tuple[str, object]]:

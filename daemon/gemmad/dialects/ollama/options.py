@@ -131,6 +131,7 @@ def _switch(value: object) -> bool:
 LOADING: dict[str, Callable[[object], object]] = {
     "num_ctx": NUM_CTX.read,
     "quantize": _quantize,
+    "draft_quantize": _quantize,
     "deterministic": _switch,
 }
 

@@ -82,13 +82,12 @@ class ChatBody(_Body, kw_only=True):
 
 
 class NameBody(msgspec.Struct, kw_only=True):
-    """POST /api/show, POST /api/pull, DELETE /api/delete."""
+    """POST /api/show, DELETE /api/delete; what all bodies that name a model share."""
 
     model: str = ""
     name: str = ""
     stream: bool | None = None
     verbose: bool | None = None
-    quantize: str | None = None  # of a pull: how the model's weights are to be loaded
 
     @property
     def called(self) -> str:

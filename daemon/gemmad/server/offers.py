@@ -1,0 +1,61 @@
+"""What could be pulled: the catalogue's names, and what a hub finds."""
+
+import asyncio
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from gemmad.core import Manifest, ModelName
+from gemmad.dialects.ollama.making import SearchBody
+from gemmad.dialects.ollama.replies import Record
+from gemmad.server.bodies import read_json
+from gemmad.server.services import SERVICES, Services
+from gemmad.server.streams import json_response
+from gemmad.sources.catalogue import Offer
+
+_QUERY_CHARS = 200
+
+
+async def available(request: web.Request) -> web.Response:
+    """GET /api/available?search=TEXT."""
+    text = request.query.get("search", "")[:_QUERY_CHARS].lower()
+    services = request.app[SERVICES]
+    return json_response({"models": await asyncio.to_thread(_available, services, text)})
+
+
+async def search(request: web.Request) -> web.Response:
+    """POST /api/search."""
+    body = await read_json(request, SearchBody)
+    services = request.app[SERVICES]
+    return json_response({"models": await asyncio.to_thread(_found, services, body.query)})
+
+
+def _available(services: Services, text: str) -> list[Record]:
+    offers = [o for o in services.offers() if text in f"{o.name.short} {o.about}".lower()]
+    return _records(services, offers)
+
+
+def _found(services: Services, query: str) -> list[Record]:
+    return _records(services, services.search(query[:_QUERY_CHARS]))
+
+
+def _records(services: Services, offers: Iterable[Offer]) -> list[Record]:
+    installed = {
+        ModelName.parse(found.name).key
+        for found in services.store.all()
+        if isinstance(found, Manifest)
+    }
+    machine = services.machine()
+    return [
+        {
+            "name": offer.name.short,
+            "description": offer.about,
+            "target_bytes": offer.sizes.target_bytes,
+            "drafter_bytes": offer.sizes.drafter_bytes,
+            "licence": offer.licence,
+            "needed_bytes": offer.needed_bytes,
+            "fits": machine.fits(offer.needed_bytes) if offer.sizes.target_bytes else "unknown",
+            "installed": offer.name.key in installed,
+        }
+        for offer in offers
+    ]
