@@ -6,17 +6,25 @@ EPILOG = "Try: gemma run nano"
 COMMANDS = {
     "run": "Ask a model, or talk with it.",
     "pull": "Bring a model and its drafter into the store.",
+    "pulls": "List the pulls that run, or cancel one.",
+    "search": "Find models that can be pulled.",
     "list": "List the models in the store.",
     "ps": "List the models that are loaded.",
     "show": "Show what a model is.",
     "stop": "Unload a model.",
-    "rm": "Remove models from the store.",
+    "create": "Make a model of a Modelfile.",
+    "draft": "Give a model another drafter, or none.",
     "cp": "Give a model a second name.",
+    "rm": "Remove models from the store.",
+    "import": "Take models over from another program's store.",
+    "export": "Write a model's files for other programs.",
+    "verify": "Read every byte of the store again, and repair what is bad.",
+    "gc": "Remove files that no model needs.",
     "bench": "Measure a model with and without its drafter.",
     "serve": "Run the daemon in the foreground.",
     "help": "Show help for a command.",
 }
-ALIASES = {"ls": "list"}
+ALIASES = {"ls": "list", "start": "serve"}
 
 
 def program_help() -> str:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 from gemmacli.records import Json
-from gemmacli.transport import Endpoint, error_from_record, exchange, went_away
+from gemmacli.transport import Endpoint, Upload, error_from_record, exchange, went_away
 from gemmad.api.errors import DaemonUnreachable
 
 SHORT_TIMEOUT_S = 30.0
+SEARCH_TIMEOUT_S = 120.0  # the daemon asks a hub, which may be slow
 
 
 class DaemonClient:
@@ -53,10 +55,75 @@ class DaemonClient:
         """A whole answer to one prompt, as its final record."""
         return self._ask("POST", "/api/generate", {**request, "stream": False}, timeout_s=None)
 
-    def pull(self, model: str, quantize: str | None = None) -> Iterator[Json]:
-        """Progress records until the model is in the store, to be loaded as `quantize` says."""
-        wish = {} if quantize is None else {"quantize": quantize}
-        return self._stream("/api/pull", {"model": model, **wish}, _pulled)
+    def pull(self, model: str, wishes: Json | None = None) -> Iterator[Json]:
+        """Progress records until the model is in the store, as `wishes` say."""
+        return self._stream("/api/pull", {"model": model, **(wishes or {})}, _succeeded)
+
+    def pulls(self) -> Json:
+        """What is being pulled: `{"pulls": [...]}`."""
+        reply = self._ask("GET", "/api/pulls")
+        return {**reply, "pulls": reply.get("pulls") or []}
+
+    def cancel_pull(self, model: str) -> None:
+        """The pull of that name has ended; what it brought is kept for the next one."""
+        self._ask("DELETE", "/api/pulls", {"model": model})
+
+    def create(self, body: Json) -> Iterator[Json]:
+        """Progress records until the name is made."""
+        return self._stream("/api/create", body, _succeeded)
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the store has the file of that digest."""
+        path = f"/api/blobs/{digest}"
+        with exchange(self.where, "HEAD", path, None, SHORT_TIMEOUT_S, (404,)) as response:
+            return response.status == 200
+
+    def upload(self, digest: str, content: Upload) -> None:
+        """The store has the file of that digest."""
+        with exchange(self.where, "POST", f"/api/blobs/{digest}", content) as response:
+            response.read()
+
+    def attach_drafter(self, model: str, draft: str) -> Iterator[Json]:
+        """Progress records until the model has that drafter."""
+        return self._stream("/api/draft", {"model": model, "draft": draft}, _succeeded)
+
+    def detach_drafter(self, model: str) -> None:
+        """The model has no drafter."""
+        self._ask("DELETE", "/api/draft", {"model": model})
+
+    def available(self, text: str = "") -> Json:
+        """What the catalogue offers: `{"models": [...]}`."""
+        return self._models(f"/api/available?search={quote(text, safe='')}")
+
+    def search(self, text: str) -> Json:
+        """What the hub offers: `{"models": [...]}`."""
+        reply = self._ask("POST", "/api/search", {"query": text}, SEARCH_TIMEOUT_S)
+        return {**reply, "models": reply.get("models") or []}
+
+    def collect_garbage(self, *, dry_run: bool) -> Json:
+        """Files that no name needs, removed unless it is a dry run."""
+        return self._ask("POST", "/api/gc", {"dry_run": dry_run}, timeout_s=None)
+
+    def verify(self, model: str | None, *, repair: bool) -> Iterator[Json]:
+        """A record for each file whose bytes were read again; None: of all names."""
+        body = {"model": model} if model else {}
+        return self._stream("/api/verify", {**body, "repair": repair}, _succeeded)
+
+    def partials(self) -> Json:
+        """Downloads that are not finished: `{"partials": [...], "bytes": N}`."""
+        return self._ask("POST", "/api/partials", {})
+
+    def remove_partials(self) -> Json:
+        """Downloads that were not finished are gone; `{"bytes": N}` are free again."""
+        return self._ask("DELETE", "/api/partials", timeout_s=None)
+
+    def import_models(self, body: Json) -> Iterator[Json]:
+        """Progress records until the models of another program's store are here."""
+        return self._stream("/api/import", body, _succeeded)
+
+    def export(self, body: Json) -> Iterator[Json]:
+        """Progress records until the files are written."""
+        return self._stream("/api/export", body, _succeeded)
 
     def generate(self, request: Json) -> Iterator[Json]:
         """Records of an answer to one prompt; closing the iterator stops the work."""
@@ -100,7 +167,7 @@ def _done(record: Json) -> bool:
     return bool(record.get("done"))
 
 
-def _pulled(record: Json) -> bool:
+def _succeeded(record: Json) -> bool:
     return record.get("status") == "success"
 
 

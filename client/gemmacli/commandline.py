@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -29,7 +30,8 @@ class LazyGroup(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"gemmacli.commands.{name}").command
+        module = f"{name}_" if iskeyword(name) else name
+        command = importlib.import_module(f"gemmacli.commands.{module}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -57,3 +57,17 @@ def draft_option(default: str | None = None) -> Callable[[Decorated], Decorated]
 def quantize_option(about: str) -> Callable[[Decorated], Decorated]:
     """Adds `--quantize`, which takes `none`, `int8` or `int4`."""
     return click.option("--quantize", type=click.Choice(("none", "int8", "int4")), help=about)
+
+
+def draft_quantize_option(command: Decorated) -> Decorated:
+    """Adds `--draft-quantize`, which takes `none`, `int8` or `int4`."""
+    about = "The same for its drafter."
+    return click.option(
+        "--draft-quantize", type=click.Choice(("none", "int8", "int4")), help=about
+    )(command)
+
+
+def packing(quantize: str | None, draft_quantize: str | None) -> dict[str, str]:
+    """The fields of a request that say how weights are packed; none for what was not given."""
+    wishes = {"quantize": quantize, "draft_quantize": draft_quantize}
+    return {name: wish for name, wish in wishes.items() if wish is not None}

@@ -1,12 +1,14 @@
-"""Runs a request, pulling the model first when the store does not have it."""
+"""Follows what brings a model into the store, also where a request needs it first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import click
 
 from gemmacli.client import DaemonClient
 from gemmacli.progress import follow_pull
+from gemmacli.records import Json
+from gemmacli.summary import tell_what_came
 from gemmad.api.errors import ModelNotFound
 
 Result = TypeVar("Result")
@@ -26,3 +28,16 @@ def with_model(client: DaemonClient, model: str, action: Callable[[], Result]) -
         click.echo(f"{model} is not in the store yet; pulling it.", err=True)
         follow_pull(client.pull(model))
     return action()
+
+
+def follow_to_model(
+    client: DaemonClient, model: str, records: Iterable[Json], *, as_json: bool
+) -> None:
+    """All records were shown, and then the drafter that came; for `as_json` the records alone.
+
+    Raises:
+        GemmaError: the daemon's.
+    """
+    follow_pull(records, as_json=as_json)
+    if not as_json:
+        tell_what_came(client, model)

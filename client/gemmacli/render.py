@@ -8,11 +8,22 @@ from typing import Any
 
 import click
 
-from gemmacli import figures, tables
+from gemmacli import figures, listings, tables
 from gemmacli.app import App
 from gemmacli.benchmark import Report
 from gemmacli.records import Answer, Json
-from gemmacli.results import Answered, Card, Measured, Notice, Running, Stored, Versions
+from gemmacli.results import (
+    Answered,
+    Card,
+    Measured,
+    Notice,
+    Offered,
+    Pulling,
+    Running,
+    Stored,
+    Verified,
+    Versions,
+)
 
 
 def show(result: object, app: App) -> None:
@@ -37,6 +48,8 @@ def _versions(result: Versions) -> None:
 def _stored(result: Stored) -> None:
     rows = [tables.stored_row(model, datetime.now(UTC)) for model in result.reply["models"]]
     _table(tables.STORED_HEAD, rows)
+    for note in tables.broken_notes(result.reply["models"]):
+        click.echo(note, err=True)
 
 
 def _running(result: Running) -> None:
@@ -46,6 +59,21 @@ def _running(result: Running) -> None:
         click.echo(note, err=True)
     if result.reply is None:
         click.echo("No daemon is running, so no model is loaded.", err=True)
+
+
+def _offered(result: Offered) -> None:
+    _table(listings.OFFERED_HEAD, map(listings.offered_row, result.reply["models"]))
+
+
+def _pulling(result: Pulling) -> None:
+    pulls, now = (result.reply or {}).get("pulls") or [], datetime.now(UTC)
+    _table(listings.PULLING_HEAD, [listings.pulling_row(pull, now) for pull in pulls])
+    if result.reply is None:
+        click.echo("No daemon is running, so nothing is being pulled.", err=True)
+
+
+def _verified(result: Verified) -> None:
+    click.echo("\n".join(listings.verified(result.records)))
 
 
 def _card(result: Card) -> None:
@@ -123,6 +151,10 @@ def _notice(result: Notice) -> None:
     click.echo(result.text)
 
 
+def _notice_json(result: Notice) -> None:
+    _json({"message": result.text} if result.record is None else result.record)
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     click.echo("\n".join(tables.aligned([head, *rows])))
 
@@ -134,6 +166,9 @@ _AS_TEXT: dict[type, Callable[[Any], None]] = {
     Card: _card,
     Answered: _answered,
     Measured: _measured,
+    Offered: _offered,
+    Pulling: _pulling,
+    Verified: _verified,
     Notice: _notice,
 }
 _AS_JSON: dict[type, Callable[[Any], None]] = {
@@ -142,4 +177,8 @@ _AS_JSON: dict[type, Callable[[Any], None]] = {
     Card: _card_json,
     Answered: _answered_json,
     Measured: _measured_json,
+    Offered: lambda result: _json(result.reply),
+    Pulling: lambda result: _json(result.reply or {"pulls": []}),
+    Verified: lambda result: _json(listings.verified_json(result.records)),
+    Notice: _notice_json,
 }

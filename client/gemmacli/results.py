@@ -56,7 +56,29 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """What could be pulled."""
+
+    reply: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """The daemon's list of pulls; None when no daemon runs."""
+
+    reply: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification found, as the daemon's records; the last says how much was bad."""
+
+    records: tuple[Json, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence that says what was done."""
+    """Sentences that say what was done, and the same for programs."""
 
     text: str
+    record: Json | None = None

@@ -26,6 +26,8 @@ def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 def stored_row(model: Json, now: datetime) -> tuple[str, ...]:
     """A model of the store, as STORED_HEAD names the cells."""
     drafter = model.get("drafter") or {}
+    if model.get("broken"):
+        return (str(model["name"]), "-", "broken", "-", "-")
     return (
         str(model["name"]),
         _id(model),
@@ -33,6 +35,13 @@ def stored_row(model: Json, now: datetime) -> tuple[str, ...]:
         size(int(drafter["size"])) if drafter.get("size") else "-",
         _age(model.get("modified_at"), now),
     )
+
+
+def broken_notes(models: Iterable[Json]) -> list[str]:
+    """Why names cannot be used, a line each."""
+    return [
+        f"{model['name']} is broken: {model['broken']}" for model in models if model.get("broken")
+    ]
 
 
 def running_row(model: Json, now: datetime) -> tuple[str, ...]:
@@ -95,9 +104,12 @@ def _sections(reply: Json, *, verbose: bool) -> list[tuple[str, list[str]]]:
     sections = [
         ("Model", aligned(_model_rows(reply))),
         ("Drafter", aligned(_drafter_rows(reply))),
+        ("Adapter", [str(name) for name in reply.get("adapter") or ()]),
+        ("Notes", [str(note) for note in reply.get("notes") or ()]),
         ("Capabilities", [str(name) for name in reply.get("capabilities") or ()]),
         ("Parameters", str(reply.get("parameters") or "").splitlines()),
         ("System", _brief(reply.get("system"), verbose=verbose)),
+        ("Messages", _messages(reply, verbose=verbose)),
         ("License", _brief(reply.get("license"), verbose=verbose)),
     ]
     if verbose:
@@ -116,7 +128,9 @@ def _model_rows(reply: Json) -> list[tuple[str, str]]:
         "quantization_level": "quantization",
         "format": "format",
     }
-    return [(title, str(details[key])) for key, title in names.items() if details.get(key)]
+    rows = [(title, str(details[key])) for key, title in names.items() if details.get(key)]
+    place = origin(reply.get("source"))
+    return [*rows, ("from", place)] if place else rows
 
 
 def _drafter_rows(reply: Json) -> list[tuple[str, str]]:
@@ -126,7 +140,22 @@ def _drafter_rows(reply: Json) -> list[tuple[str, str]]:
     rows = [("parameters", str(drafter["parameter_size"]))] if drafter.get("parameter_size") else []
     if drafter.get("size"):
         rows.append(("size", size(int(drafter["size"]))))
+    if place := origin(drafter.get("source")):
+        rows.append(("from", place))
     return [*rows, ("digest", _id(drafter))]
+
+
+def origin(source: object) -> str:
+    """Where files came from, and a revision short enough to read."""
+    if not isinstance(source, dict) or not source.get("source"):
+        return ""
+    revision = str(source.get("revision") or "")[:ID_CHARACTERS]
+    return f"{source['source']}@{revision}" if revision else str(source["source"])
+
+
+def _messages(reply: Json, *, verbose: bool) -> list[str]:
+    turns = reply.get("messages") or []
+    return _brief([f"{turn.get('role')}: {turn.get('content')}" for turn in turns], verbose=verbose)
 
 
 def _brief(text: object, *, verbose: bool) -> list[str]:

@@ -7,9 +7,10 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gemmacli.records import Json
 from gemmad.api.errors import DaemonUnreachable, GemmaError
@@ -17,6 +18,7 @@ from gemmad.api.paths import TcpAddress, socket_path, tcp_address
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ERROR_BYTES = 64 * 1024
+UPLOAD_PIECE_BYTES = 1 << 20
 
 
 class NotRunning(DaemonUnreachable):
@@ -25,6 +27,21 @@ class NotRunning(DaemonUnreachable):
 
 class NotOurs(DaemonUnreachable):
     """Something answers, but not with the daemon's HTTP."""
+
+
+class Readable(Protocol):
+    """Where the bytes of an upload come from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` further bytes; none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body of bytes, sent as they are read."""
+
+    content: Readable
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +93,14 @@ def exchange(
     where: Endpoint,
     method: str,
     path: str,
-    body: Json | None = None,
+    body: Json | Upload | None = None,
     timeout_s: float | None = None,
+    expected: tuple[int, ...] = (),
 ) -> Iterator[http.client.HTTPResponse]:
     """A request and its successful response; leaving the block closes both, also half-read.
 
-    `timeout_s` bounds each read; None waits as long as the daemon keeps the connection.
+    `timeout_s` bounds each read; None waits as long as the daemon keeps the connection. A status
+    in `expected` is an answer, not a refusal.
 
     Raises:
         DaemonUnreachable: nothing answers, or it stopped in the middle.
@@ -92,7 +111,7 @@ def exchange(
     response = None
     try:
         response = _sent(connection, method, path, body)
-        if response.status >= 400:
+        if response.status >= 400 and response.status not in expected:
             raise error_from_body(response.status, response.read(MAX_ERROR_BYTES))
         yield response
     except (http.client.HTTPException, OSError) as error:
@@ -124,14 +143,31 @@ def _connected(where: Endpoint) -> http.client.HTTPConnection:
 
 
 def _sent(
-    connection: http.client.HTTPConnection, method: str, path: str, body: Json | None
+    connection: http.client.HTTPConnection, method: str, path: str, body: Json | Upload | None
 ) -> http.client.HTTPResponse:
-    data = None if body is None else json.dumps(body).encode()
     headers = {"Connection": "close"}
+    if isinstance(body, Upload):
+        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.size)}
+        _upload(connection, method, path, body, headers)
+        return connection.getresponse()
+    data = None if body is None else json.dumps(body).encode()
     if data is not None:
         headers["Content-Type"] = "application/json"
     connection.request(method, path, body=data, headers=headers)
     return connection.getresponse()
+
+
+def _upload(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Upload,
+    headers: Mapping[str, str],
+) -> None:
+    connection.blocksize = UPLOAD_PIECE_BYTES
+    with suppress(BrokenPipeError, ConnectionResetError):
+        # A daemon that refuses says why and hangs up before it has read all: its answer counts.
+        connection.request(method, path, body=body.content, headers=headers)
 
 
 def _broken_off(where: Endpoint, error: Exception) -> GemmaError:

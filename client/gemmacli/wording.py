@@ -39,19 +39,20 @@ def _span(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 60:
-        return _plural(seconds, "second") if seconds else "Less than a second"
+        return plural(seconds, "second") if seconds else "Less than a second"
     if minutes < 60:
-        return "About a minute" if minutes == 1 else _plural(minutes, "minute")
+        return "About a minute" if minutes == 1 else plural(minutes, "minute")
     if hours < 48:
-        return "About an hour" if hours == 1 else _plural(hours, "hour")
+        return "About an hour" if hours == 1 else plural(hours, "hour")
     if days < 14:
-        return _plural(days, "day")
+        return plural(days, "day")
     if days < 60:
-        return _plural(days // 7, "week")
-    return _plural(days // 30, "month") if days < 730 else _plural(days // 365, "year")
+        return plural(days // 7, "week")
+    return plural(days // 30, "month") if days < 730 else plural(days // 365, "year")
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -4,20 +4,28 @@ import click
 
 from gemmacli.app import App
 from gemmacli.options import json_option
-from gemmacli.results import Stored
+from gemmacli.records import Json
+from gemmacli.results import Offered, Stored
 
 
 @click.command()
 @click.argument("prefix", default="")
+@click.option("--available", is_flag=True, help="List what the catalogue offers instead.")
 @json_option
 @click.pass_obj
-def command(app: App, prefix: str) -> Stored:
+def command(app: App, prefix: str, available: bool) -> Stored | Offered:
     """List the models in the store.
 
     With PREFIX, only those whose names begin with it.
     """
-    reply = app.daemon().models()
+    daemon = app.daemon()
+    if available:
+        return Offered(_narrowed(daemon.available(), prefix))
+    return Stored(_narrowed(daemon.models(), prefix))
+
+
+def _narrowed(reply: Json, prefix: str) -> Json:
     wanted = [
         model for model in reply["models"] if model["name"].lower().startswith(prefix.lower())
     ]
-    return Stored({**reply, "models": wanted})
+    return {**reply, "models": wanted}

@@ -1,34 +1,74 @@
 """`gemma pull`."""
 
-import json
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, cast
 
 import click
 
 from gemmacli.app import App
-from gemmacli.options import json_option, quantize_option
+from gemmacli.options import draft_quantize_option, json_option, packing, quantize_option
 from gemmacli.records import Json
+
+NO_DRAFTER = "none"
+GRACE = "The pull ends in 10 s unless somebody else waits for it; what came is kept."
 
 
 @click.command()
 @click.argument("model")
+@click.option("--draft", metavar="REF", help="Take this drafter instead of the model's own.")
+@click.option("--no-draft", is_flag=True, help="Take no drafter.")
+@click.option("--detach", is_flag=True, help="Leave at once; the daemon pulls on.")
 @quantize_option("How its weights are packed whenever it is loaded.")
+@draft_quantize_option
 @json_option
 @click.pass_obj
-def command(app: App, model: str, quantize: str | None) -> None:
+def command(
+    app: App,
+    /,
+    model: str,
+    draft: str | None,
+    no_draft: bool,
+    detach: bool,
+    quantize: str | None,
+    draft_quantize: str | None,
+) -> None:
     """Bring a model and its drafter into the store.
 
-    With --json every progress record is one line on stdout.
+    MODEL is a name of the catalogue, hf.co/OWNER/REPO[:FILE-OR-QUANT][@REVISION],
+    kaggle:OWNER/MODEL/FRAMEWORK/VARIATION or ollama:NAME. What the store has is not fetched again;
+    a pull that was broken off goes on where it was. With --json every progress record is one line
+    on stdout.
     """
-    from gemmacli.progress import follow_pull
+    from gemmacli.pulling import follow_to_model
 
-    records = app.daemon().pull(model, quantize)
-    if app.as_json:
-        _print_lines(records)
-    else:
-        follow_pull(records)
+    if draft and no_draft:
+        raise click.UsageError("--draft and --no-draft cannot be combined.")
+    wishes: Json = dict(packing(quantize, draft_quantize))
+    if draft or no_draft:
+        wishes["draft"] = draft or NO_DRAFTER
+    client = app.daemon()
+    if detach:
+        _detach(client.pull(model, {**wishes, "detach": True}), model, app)
+        return
+    try:
+        follow_to_model(client, model, client.pull(model, wishes), as_json=app.as_json)
+    except KeyboardInterrupt:
+        click.echo(f"\n{GRACE} Go on with: gemma pull {model}", err=True)
+        raise
 
 
-def _print_lines(records: Iterator[Json]) -> None:
-    for record in records:
-        click.echo(json.dumps(record, ensure_ascii=False))
+def _detach(records: Iterator[Json], model: str, app: App) -> None:
+    """The pull has begun; what is wrong with it so far was raised."""
+    from gemmacli.render import show
+    from gemmacli.results import Notice
+
+    state = "pulling"
+    with closing(cast("Any", records)):
+        for record in records:
+            if record.get("total") or record.get("status") == "success":
+                state = "done" if record.get("status") == "success" else state
+                break
+    text = f"{model} is being pulled. Follow it with: gemma pulls"
+    done = f"{model} is in the store."
+    show(Notice(done if state == "done" else text, {"model": model, "state": state}), app)

@@ -20,7 +20,11 @@ PARTS = ("modelfile", "parameters", "template", "system", "license")
 @json_option
 @click.pass_obj
 def command(app: App, /, model: str, verbose: bool, **parts: bool) -> Card:
-    """Show what a model is."""
+    """Show what a model is.
+
+    Target and drafter with where they came from, parameters, texts. What --modelfile prints makes
+    the same model again with gemma create.
+    """
     wanted = [part for part in PARTS if parts[part]]
     if len(wanted) > 1:
         flags = " and ".join(f"--{part}" for part in wanted)
