@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import random
+import statistics
 import time
 import zlib
 from dataclasses import replace
@@ -322,10 +323,11 @@ async def test_kills_of_the_daemon_lose_nothing_but_what_was_in_flight(hub, daem
         await asyncio.to_thread(daemon.kill)
         wasted += sent(hub, repo) - before - nbytes
     print(f"{len(ready)} kills, {landed} in a download: {wasted / len(ready) / MIB:.3f} MiB "
-          f"fetched twice a kill; ready again in {max(ready):.2f} s at most")  # fmt: skip
+          f"fetched twice a kill; ready again in {statistics.median(ready):.2f} s, "
+          f"{max(ready):.2f} s at most")  # fmt: skip
 
     assert wasted < len(ready) * CHUNK
-    assert kills > 3 or max(ready) < 5  # beside other tests; alone it is under 2
+    assert statistics.median(ready) < 2  # the longest depends on what else runs on the machine
 
 
 @pytest.mark.slow

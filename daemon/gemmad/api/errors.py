@@ -2,6 +2,7 @@
 
 GemmaError
 ├── BadRequest              400  the request itself is wrong (names the field)
+│   ├── ModelfileError      400  in api/modelfile.py; names the line
 │   ├── PromptTooLong       400  more tokens than the context holds
 │   ├── TooLarge            413  the body is over the route's limit
 │   └── TooSlow             408  the body did not arrive within the deadline

@@ -95,7 +95,7 @@ class Worker:
         Servers forget ranges now and then; it is taken as their way when it costs nothing, or
         when they insist.
         """
-        most = self._limits.attempts // 2
+        most = max(1, self._limits.attempts - 2)
         patience = most if self._route.ranges else min(2, most)
         costs = self._route.ranges or piece.begin + piece.done > 0
         if costs and piece.failures < patience:

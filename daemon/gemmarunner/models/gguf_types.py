@@ -28,7 +28,9 @@ FORMATS = {
     13: Format.Q5_K,
     14: Format.Q6_K,
 }
-_CHUNK_WEIGHTS = 2**25  # unpacked at once: what is in between takes several bytes a weight
+# Weights handled at once: on a CPU, what its cache holds (four times as fast); on a GPU.
+_CHUNK_WEIGHTS = {"cpu": 2**18}
+_LARGE_CHUNK = 2**25
 
 
 class Blocks(NamedTuple):
@@ -108,7 +110,11 @@ class PackedTable:
 
 
 def _chunks(blocks: Blocks) -> Iterator[Tensor]:
-    yield from torch.split(blocks.rows, max(1, _CHUNK_WEIGHTS // blocks.columns))
+    yield from torch.split(blocks.rows, max(1, _chunk_weights(blocks) // blocks.columns))
+
+
+def _chunk_weights(blocks: Blocks) -> int:
+    return _CHUNK_WEIGHTS.get(blocks.data.device.type, _LARGE_CHUNK)
 
 
 def _packed_rows(blocks: Blocks, rows: Tensor) -> Packed:

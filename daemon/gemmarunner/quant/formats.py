@@ -33,7 +33,7 @@ _MODULES: dict[Format, ModuleType] = {
     Format.Q6_K: q6_k,
 }
 _SUPER = 256
-_CHUNK = 2**18, 2**24  # weights quantized at once: on a CPU, what its cache holds; on a GPU
+_CHUNK = 2**18, 2**24  # weights handled at once: on a CPU, what its cache holds; on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,15 @@ class Packed:
 
     def dequantized(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """The weights [N, K] in `dtype`; in float32 bit for bit as GGML computes them."""
-        weights: Tensor = _MODULES[self.format].unpacked(self.planes, self.shape[1])
-        return weights.to(dtype)
+        step = max(1, _CHUNK[self.device.type != "cpu"] // self.shape[1])
+        if self.shape[0] <= step:
+            weights: Tensor = _MODULES[self.format].unpacked(self.planes, self.shape[1])
+            return weights.to(dtype)
+        whole = torch.empty(self.shape, dtype=dtype, device=self.device)
+        for begin in range(0, self.shape[0], step):
+            ids = torch.arange(begin, min(begin + step, self.shape[0]), device=self.device)
+            whole[begin : begin + step] = self.rows(ids).dequantized(dtype)
+        return whole
 
     def rows(self, ids: Tensor) -> "Packed":
         """The matrix of rows `ids` [R] int64 alone, as an embedding looks them up."""

@@ -7,6 +7,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 
 from gemmad.api.errors import LoadFailed
+from gemmarunner.models import gguf_types
 from gemmarunner.models.gguf_types import FORMATS, Blocks, FileTable, PackedTable, packed, unpacked
 from tests.fakes.gguf_pairs import random_blocks
 
@@ -53,7 +54,7 @@ def test_packed_matrices_are_cut_and_joined_soundly(
     monkeypatch: pytest.MonkeyPatch, type: int
 ) -> None:
     """Packed a few rows at a time, a matrix has the same weights, also by rows."""
-    monkeypatch.setattr("gemmarunner.models.gguf_types._CHUNK_WEIGHTS", 2 * COLUMNS)
+    monkeypatch.setitem(gguf_types._CHUNK_WEIGHTS, "cpu", 2 * COLUMNS)
     blocks, expected = blocks_of(Kind(type))
     found = packed(blocks)
 

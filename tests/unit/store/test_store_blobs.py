@@ -55,7 +55,7 @@ def test_a_blob_is_synced_before_it_is_named_and_its_directory_after(tmp_path):
     order = [call.split()[0] for call in disk.calls]
     blob_rename = order.index("rename")
     assert "sync" in order[:blob_rename]
-    assert order[blob_rename + 1] == "sync-dir"
+    assert order[blob_rename + 1 : blob_rename + 3] == ["seal", "sync-dir"]
     manifest_rename = len(order) - 1 - order[::-1].index("rename")
     assert order[manifest_rename - 2 : manifest_rename] == ["sync", "close"]
     assert order[manifest_rename + 1] == "sync-dir"
@@ -93,12 +93,14 @@ def test_a_touched_but_equal_blob_is_good_and_sealed_again(store):
     assert blob_path(store, DATA).stat().st_mtime_ns == 1_000_000_000
 
 
+@pytest.mark.parametrize("way", ["whole", "chunks"])
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "hardlink"])
-def test_what_someone_planted_at_the_part_name_is_refused(store, tmp_path, kind):
+def test_what_someone_planted_at_the_part_name_is_refused(store, tmp_path, kind, way):
     """No link is followed or written through, and a FIFO does not hang the pull."""
     canary = tmp_path / "canary"
     canary.write_bytes(b"precious")
-    part = store._paths.part(entry(DATA).digest)
+    digest = entry(DATA).digest
+    part = store._paths.new(digest) if way == "whole" else store._paths.part(digest)
     if kind == "symlink":
         part.symlink_to(canary)
     elif kind == "fifo":
@@ -109,7 +111,10 @@ def test_what_someone_planted_at_the_part_name_is_refused(store, tmp_path, kind)
         os.link(canary, part)
 
     with pytest.raises(OSError, match=r"plain file|symbolic|directory|device"):
-        store.blobs.add(entry(DATA), [DATA])
+        if way == "whole":
+            store.blobs.add(entry(DATA), [DATA])
+        else:
+            store.partial(entry(DATA))
     assert canary.read_bytes() == b"precious"
 
 

@@ -11,6 +11,7 @@ from gemmad.core import HUB_HOST, Manifest, ModelName, Origin, digest_hex
 from gemmad.dialects.ollama.replies import timestamp
 from gemmad.pulls.job import PullStatus
 from gemmad.residency.resident import Resident
+from gemmad.sources.reference import Reference
 from gemmad.store.manifests import Broken
 
 Record = dict[str, Any]
@@ -89,7 +90,7 @@ def show(manifest: Manifest, licence: str, template: str) -> Record:
         "size": manifest.size,
         "source": msgspec.to_builtins(manifest.origin),
         "drafter": drafter(manifest),
-        "draft": manifest.draft,
+        "draft": _draft_wish(manifest.draft),
         "messages": msgspec.to_builtins(manifest.messages),
         "adapter": sorted(manifest.adapter or ()),
         "projector": sorted(manifest.projector or ()),
@@ -115,6 +116,11 @@ def modelfile(manifest: Manifest, licence: str, template: str) -> str:
         messages=tuple((turn.role, turn.content) for turn in manifest.messages),
     )
     return f"# Modelfile of {name}\n{render(description)}"
+
+
+def _draft_wish(text: str) -> str:
+    """How a later pull finds the drafter; where on this machine it lies is nobody else's matter."""
+    return "file" if Reference.parse(text).scheme == "path" else text
 
 
 def _from(manifest: Manifest, name: ModelName) -> str:
