@@ -55,10 +55,10 @@ def test_a_blob_is_synced_before_it_is_named_and_its_directory_after(tmp_path):
     order = [call.split()[0] for call in disk.calls]
     blob_rename = order.index("rename")
     assert "sync" in order[:blob_rename]
-    assert order[blob_rename + 1 : blob_rename + 3] == ["seal", "sync-dir"]
+    assert order[blob_rename + 1 : blob_rename + 3] == ["seal", "sync_directory"]
     manifest_rename = len(order) - 1 - order[::-1].index("rename")
     assert order[manifest_rename - 2 : manifest_rename] == ["sync", "close"]
-    assert order[manifest_rename + 1] == "sync-dir"
+    assert order[manifest_rename + 1] == "sync_directory"
 
 
 def test_a_blob_of_changed_size_is_damaged(store):
@@ -93,29 +93,39 @@ def test_a_touched_but_equal_blob_is_good_and_sealed_again(store):
     assert blob_path(store, DATA).stat().st_mtime_ns == 1_000_000_000
 
 
-@pytest.mark.parametrize("way", ["whole", "chunks"])
-@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "hardlink"])
-def test_what_someone_planted_at_the_part_name_is_refused(store, tmp_path, kind, way):
-    """No link is followed or written through, and a FIFO does not hang the pull."""
-    canary = tmp_path / "canary"
+def plant(kind, at, canary):
+    """Somebody put this at a name that the store is about to write."""
     canary.write_bytes(b"precious")
-    digest = entry(DATA).digest
-    part = store._paths.new(digest) if way == "whole" else store._paths.part(digest)
     if kind == "symlink":
-        part.symlink_to(canary)
+        at.symlink_to(canary)
     elif kind == "fifo":
-        os.mkfifo(part)
+        os.mkfifo(at)
     elif kind == "directory":
-        part.mkdir()
+        at.mkdir()
     else:
-        os.link(canary, part)
+        os.link(canary, at)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "hardlink"])
+def test_what_someone_planted_at_a_new_name_is_not_written_through(store, tmp_path, kind):
+    """It loses the name unchanged, and the blob is the store's own file."""
+    plant(kind, store._paths.new(entry(DATA).digest), tmp_path / "canary")
+
+    store.blobs.add(entry(DATA), [DATA])
+
+    assert (tmp_path / "canary").read_bytes() == b"precious"
+    assert blob_path(store, DATA).lstat().st_nlink == 1
+    assert store.blobs.has(entry(DATA))
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "hardlink"])
+def test_what_someone_planted_at_a_part_name_is_refused(store, tmp_path, kind):
+    """A partial is only ever the store's own file; a FIFO does not hang the pull."""
+    plant(kind, store._paths.part(entry(DATA).digest), tmp_path / "canary")
 
     with pytest.raises(OSError, match=r"plain file|symbolic|directory|device"):
-        if way == "whole":
-            store.blobs.add(entry(DATA), [DATA])
-        else:
-            store.partial(entry(DATA))
-    assert canary.read_bytes() == b"precious"
+        store.partial(entry(DATA))
+    assert (tmp_path / "canary").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
