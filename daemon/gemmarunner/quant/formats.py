@@ -65,8 +65,8 @@ class Packed:
 
     def dequantized(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """The weights [N, K] in `dtype`; in float32 bit for bit as GGML computes them."""
-        step = max(1, _CHUNK[self.device.type != "cpu"] // self.shape[1])
-        if self.shape[0] <= step:
+        step = max(1, _CHUNK[0] // self.shape[1])
+        if self.device.type != "cpu" or self.shape[0] <= step:
             weights: Tensor = _MODULES[self.format].unpacked(self.planes, self.shape[1])
             return weights.to(dtype)
         whole = torch.empty(self.shape, dtype=dtype, device=self.device)

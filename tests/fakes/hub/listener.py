@@ -72,7 +72,7 @@ class Listener(ThreadingHTTPServer):
         self.send_buffer = 0  # bytes; small: what is sent and never read stays small
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()  # `_open`: between the accepting thread and handlers
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.004,), daemon=True)
 
     def start(self) -> None:
         """Accepts connections in a thread."""

@@ -254,14 +254,14 @@ async def test_rate_holds_over_all_fetches(hub: FakeHub, tmp_path: Path) -> None
     """Two files at once come no faster than one may."""
     pulls = [Pull(hub, tmp_path / str(n), DATA) for n in range(2)]
     pulls[1].fetcher = pulls[0].fetcher
-    rate = len(DATA) * 2
+    rate = len(DATA) * 4
     pulls[0].fetcher.set_rate(ByteCount(rate))
     began = time.monotonic()
     await asyncio.gather(*(pull.run() for pull in pulls))
     took = time.monotonic() - began
 
     assert all(pull.right for pull in pulls)
-    assert 0.8 < took < 2.5
+    assert 0.35 < took < 2
 
 
 async def test_full_disk_is_said_with_numbers_and_what_came_is_kept(

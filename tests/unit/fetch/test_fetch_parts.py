@@ -120,7 +120,7 @@ def test_laggard_is_old_slow_and_far_from_done() -> None:
     assert laggard([slow], usual=100, now=10, slow_s=5) is None
 
 
-@given(st.lists(st.integers(1, 50_000), min_size=20, max_size=60))
+@given(st.lists(st.integers(1, 50_000), min_size=5, max_size=30))
 def test_bandwidth_holds_in_the_mean(reads: list[int]) -> None:
     """Whoever waits as told gets no more than the rate and one burst."""
     bandwidth, now, rate = Bandwidth(ByteCount(100_000)), 1000.0, 100_000
