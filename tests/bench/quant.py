@@ -25,6 +25,7 @@ from gemmarunner.kernels import linear as dense
 from gemmarunner.quant import linear
 from gemmarunner.quant.formats import Format, Packed
 from gemmarunner.quant.planes import Planes
+from gemmarunner.quant.tiled import Tiled, can_tile, tiled
 
 ROWS = (1, 5, 16, 40)
 _COLD_BYTES = 2**28  # of copies: five times the L2 cache of an H200
@@ -156,8 +157,10 @@ def _rows_equal(x: Tensor, packed: Packed) -> bool:
     return True
 
 
-def call(case: Case, packed: Packed, x: Tensor, cut: linear.Tiling | None) -> Tensor:
+def call(case: Case, packed: Packed | Tiled, x: Tensor, cut: linear.Tiling | None) -> Tensor:
     """One operation of the model."""
+    if isinstance(packed, Tiled):
+        return _tiled_call(case, packed, x)
     match case.operation:
         case "gate_up":
             return linear.gate_up(x, packed, cut)
@@ -169,11 +172,26 @@ def call(case: Case, packed: Packed, x: Tensor, cut: linear.Tiling | None) -> Te
             return linear.matmul(x, packed, cut)
 
 
-def copies(format: Format, case: Case) -> list[Packed]:
-    """The matrix so often that no cache holds all."""
+def _tiled_call(case: Case, matrix: Tiled, x: Tensor) -> Tensor:
+    match case.operation:
+        case "gate_up":
+            return matrix.gate_up(x)
+        case "ple_gate":
+            return matrix.ple_gate(x, x[:, : matrix.shape[0]].contiguous())
+        case "head":
+            return matrix.head(x, 30.0)
+        case _:
+            return matrix.matmul(x)
+
+
+def copies(format: Format, case: Case) -> list[Packed | Tiled]:
+    """The matrix as a GPU keeps it, so often that no cache holds all."""
     first = packed_of(format, case.shape)
     others = max(1, min(64, _COLD_BYTES // first.nbytes))
-    return [first] + [_copy(first) for _ in range(others)]
+    packed = [first] + [_copy(first) for _ in range(others)]
+    if not can_tile(first):
+        return [*packed]
+    return [tiled(one, gated=case.operation == "gate_up") for one in packed]
 
 
 def _copy(packed: Packed) -> Packed:
@@ -201,7 +219,10 @@ def milliseconds(run: Callable[[], None], calls: int) -> float:
 
 
 def measured(
-    case: Case, matrices: list[Packed], rows: int, cut: linear.Tiling | None = None
+    case: Case,
+    matrices: list[Packed] | list[Packed | Tiled],
+    rows: int,
+    cut: linear.Tiling | None = None,
 ) -> float:
     """Milliseconds of one call on `rows` rows."""
     x = torch.randn(rows, case.shape[1], device="cuda").bfloat16()
@@ -265,12 +286,17 @@ def token(
 
 
 def sweep(formats: list[Format], end: float) -> list[dict[str, Any]]:
-    """Times of other cuts, the most important matrices first, until the seconds are over."""
+    """Times of other cuts, the most important matrices first, until the seconds are over.
+
+    Of formats that are not laid out in tiles.
+    """
     found: list[dict[str, Any]] = []
     for model in MODELS.values():
         for format in formats:
             for case in sorted(model, key=lambda c: -c.times * c.shape[0] * c.shape[1]):
-                matrices = copies(format, case)
+                matrices = [m for m in copies(format, case) if isinstance(m, Packed)]
+                if not matrices:
+                    break
                 for rows, cut in _cuts(case, matrices[0]):
                     if time.monotonic() > end:
                         return found

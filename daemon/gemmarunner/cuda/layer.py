@@ -17,6 +17,8 @@ from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import LayerConfig, MoEConfig
 from gemmarunner.models.rope import frequencies
 from gemmarunner.models.weights import Matrix, Take, take_matrix, under
+from gemmarunner.quant.formats import Packed
+from gemmarunner.quant.tiled import can_tile, tiled
 
 Pack = Callable[[str, Matrix], Weight]  # (what it is, matrix [out, in]) -> how it is kept
 
@@ -24,6 +26,13 @@ Pack = Callable[[str, Matrix], Weight]  # (what it is, matrix [out, in]) -> how 
 def as_it_is(name: str, matrix: Matrix) -> Weight:
     """The matrix itself, rows side by side."""
     return matrix.contiguous() if isinstance(matrix, Tensor) else matrix
+
+
+def laid_out(weight: Weight, *, gated: bool = False) -> Weight:
+    """A packed matrix as its kernel wants it, where it has one for few rows; gated: see `tiled`."""
+    if isinstance(weight, Packed) and can_tile(weight) and weight.device.type == "cuda":
+        return tiled(weight, gated=gated)
+    return weight
 
 
 class LayerPlan(NamedTuple):
@@ -51,19 +60,20 @@ class Layer:
 
         self._plan = plan
         self.input_norm = norm("input_layernorm")
-        self._project = pack("qkv", take_matrix(take, *_projections(plan)))
+        self._project = laid_out(pack("qkv", take_matrix(take, *_projections(plan))))
         self._q_norm = take("self_attn.q_norm.weight", (layer.head_dim,)).float()
         self._k_norm = self._q_norm
         if plan.owns_kv:
             self._k_norm = take("self_attn.k_norm.weight", (layer.head_dim,)).float()
         self._frequencies = frequencies(layer.rope, layer.head_dim, self._q_norm.device)
         output = take_matrix(take, ("self_attn.o_proj.weight", (hidden, width)))
-        self._output = pack("output", output)
+        self._output = laid_out(pack("output", output))
         self._post_attention = norm("post_attention_layernorm")
         self._pre_mlp = norm("pre_feedforward_layernorm")
         halves = [(f"mlp.{name}_proj.weight", (inner, hidden)) for name in ("gate", "up")]
-        self._gate_up = pack("gate_up", take_matrix(take, *halves))
-        self._down = pack("down", take_matrix(take, ("mlp.down_proj.weight", (hidden, inner))))
+        self._gate_up = laid_out(pack("gate_up", take_matrix(take, *halves)), gated=True)
+        down = take_matrix(take, ("mlp.down_proj.weight", (hidden, inner)))
+        self._down = laid_out(pack("down", down))
         self._post_mlp = norm("post_feedforward_layernorm")
         self._scalar: float = take("layer_scalar", (1,)).float().item()
         self._moe = _Routed(plan.moe, hidden, take) if plan.moe else None
@@ -175,9 +185,9 @@ class _PerLayerInput:
 
     def __init__(self, hidden: int, ple_dim: int, take: Take, pack: Pack) -> None:
         gate = take_matrix(take, ("per_layer_input_gate.weight", (ple_dim, hidden)))
-        self.gate = pack("ple_gate", gate)
+        self.gate = laid_out(pack("ple_gate", gate))
         widen = take_matrix(take, ("per_layer_projection.weight", (hidden, ple_dim)))
-        self.widen = pack("ple_widen", widen)
+        self.widen = laid_out(pack("ple_widen", widen))
         self.norm = take("post_per_layer_input_norm.weight", (hidden,)).float()
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gemmarunner.cuda.layer import Layer, LayerPlan, Pack, as_it_is, layer_take
+from gemmarunner.cuda.layer import Layer, LayerPlan, Pack, as_it_is, laid_out, layer_take
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.kernels.attention import attend, chunk_for
 from gemmarunner.kernels.embed import embed, ple_rows
@@ -52,6 +52,8 @@ class CudaTarget:
         # bf16 holds sqrt(1536) = 39.19 as 39.25, and the models were trained with that
         self.scale: float = torch.tensor(config.hidden**0.5, dtype=dtype).item()
         self._head = pack("head", take_head(take, self.table, shape, dtype))
+        if isinstance(self.table, Tensor):  # else its rows are looked up in the same memory
+            self._head = laid_out(self._head)
         self._ple = (
             _PerLayerTable(config, take, dtype, pack, ple_on_host) if config.ple_dim else None
         )
@@ -175,7 +177,7 @@ class _PerLayerTable:
         self._table = table.cpu().pin_memory() if isinstance(table, Tensor) and on_host else table
         named = ("per_layer_model_projection.weight", (width, config.hidden))
         context = take_matrix(take, named)
-        self._context = pack("ple_context", context)
+        self._context = laid_out(pack("ple_context", context))
         weight = take("per_layer_projection_norm.weight", (config.ple_dim,)).float()
         self._weight = weight * 0.5**0.5
         self._eps = config.eps * config.hidden
