@@ -121,10 +121,9 @@ def build_pair(
     from gemmarunner.cuda.target import CudaTarget
 
     tensors = shapes.synthetic_target(shape, device, torch.bfloat16)
-    packing = _Packing(weights)
-    target = CudaTarget(
-        shapes.target_config(shape), tensors.take, device, torch.bfloat16, pack=packing
-    )
+    config = shapes.target_config(shape)
+    packing = _Packing(weights, config.moe.top_k / config.moe.experts if config.moe else 1.0)
+    target = CudaTarget(config, tensors.take, device, torch.bfloat16, pack=packing)
     drafter = None
     if drafts:
         made = shapes.take(shape, device, torch.bfloat16, 1)
@@ -135,14 +134,17 @@ def build_pair(
 class _Packing:
     """Keeps matrices as `--quantize` would, and counts the bytes that saves."""
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, share: float) -> None:
+        """`share`: of the experts that a token reads."""
+        self._share = share
         wanted = {"bf16": None, "q8_0": "int8", "q4_0": "int4"}.get(weights, weights)
         self._pack = packer(wanted)
         self.saved = 0
 
     def __call__(self, name: str, matrix: Tensor) -> Any:
         packed = self._pack(name, matrix)
-        self.saved += matrix.nbytes - packed.nbytes
+        read = self._share if name == "experts" else 1.0
+        self.saved += round((matrix.nbytes - packed.nbytes) * read)
         return packed
 
 

@@ -11,9 +11,11 @@ from gemmarunner.engine.ports import RoundPlan
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
 from gemmarunner.kernels import linear as dense
+from gemmarunner.kernels.experts import experts_slow
 from gemmarunner.models.packing import packer
 from gemmarunner.quant.formats import Format, Packed, quantize
 from gemmarunner.quant.tiled import can_tile, tiled
+from gemmarunner.quant.tiled_experts import experts, tiled_experts
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,6 +74,29 @@ def test_unpacking_is_exact(format: Format) -> None:
     for gated in (False, True):
         found = tiled(packed, gated=gated).dequantized(torch.float32)
         assert torch.equal(found, packed.dequantized(torch.float32))
+
+
+@pytest.mark.parametrize("format", TILED)
+def test_experts_are_the_twins_in_any_company(format: Format) -> None:
+    """16 experts, 4 a row, 352 columns that fill no step: the sums, and each row alone alike."""
+    width, units, count = 256, 352, 16
+    ups = [matrix(format, 2 * units, width) for _ in range(count)]
+    downs = [matrix(format, width, units) for _ in range(count)]
+    stacks = [torch.stack([m.dequantized(torch.float32) for m in some]) for some in (ups, downs)]
+    up, down = tiled_experts(ups, gated=True), tiled_experts(downs)
+    x = torch.randn(100, width, device="cuda").bfloat16()
+    order = torch.rand(100, count, device="cuda").argsort(1)
+    chosen, shares = order[:, :4].int().contiguous(), torch.rand(100, 4, device="cuda")
+    whole = experts(x, up, down, shares, chosen)
+
+    twin = experts_slow(x.float(), *stacks, shares, chosen)
+    torch.testing.assert_close(whole, twin, atol=2e-2, rtol=1e-2)
+    for rows in (1, 2, 5, 9, 16, 17, 40, 99):
+        some = experts(x[:rows], up, down, shares[:rows].contiguous(), chosen[:rows].contiguous())
+        assert torch.equal(some, whole[:, :rows])
+    many = [part.repeat(2, *[1] * (part.ndim - 1)) for part in (x, shares, chosen)]
+    grouped = experts(many[0], up, down, many[1], many[2])
+    torch.testing.assert_close(grouped.sum(0)[:100], twin.sum(0), atol=5e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("kept", ["int8", "int4"])

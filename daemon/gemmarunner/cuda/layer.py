@@ -19,6 +19,7 @@ from gemmarunner.models.rope import frequencies
 from gemmarunner.models.weights import Matrix, Take, take_matrix, under
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.tiled import can_tile, tiled
+from gemmarunner.quant.tiled_experts import TiledExperts, tiled_experts
 
 Pack = Callable[[str, Matrix], Weight]  # (what it is, matrix [out, in]) -> how it is kept
 
@@ -76,7 +77,7 @@ class Layer:
         self._down = laid_out(pack("down", down))
         self._post_mlp = norm("post_feedforward_layernorm")
         self._scalar: float = take("layer_scalar", (1,)).float().item()
-        self._moe = _Routed(plan.moe, hidden, take) if plan.moe else None
+        self._moe = _Routed(plan.moe, hidden, take, pack) if plan.moe else None
         self._ple = _PerLayerInput(hidden, plan.ple_dim, take, pack) if plan.ple_dim else None
 
     def queries(self, normed: Tensor, rows: Rows, cache: Tensor | None) -> Tensor:
@@ -167,7 +168,7 @@ class Layer:
 class _Routed:
     """Weights of the routed branch."""
 
-    def __init__(self, moe: MoEConfig, hidden: int, take: Take) -> None:
+    def __init__(self, moe: MoEConfig, hidden: int, take: Take, pack: Pack) -> None:
         count, width = moe.experts, moe.intermediate
         self.top_k = moe.top_k
         self.dense_norm = take("post_feedforward_layernorm_1.weight", (hidden,)).float()
@@ -176,8 +177,18 @@ class _Routed:
         self.router_norm = take("router.scale", (hidden,)).float() * hidden**-0.5
         self.router = take("router.proj.weight", (count, hidden)).contiguous()
         self.expert_scale = take("router.per_expert_scale", (count,)).float()
-        self.gate_up = take("experts.gate_up_proj", (count, 2 * width, hidden)).contiguous()
-        self.down = take("experts.down_proj", (count, hidden, width)).contiguous()
+        gate_up = take("experts.gate_up_proj", (count, 2 * width, hidden))
+        self.gate_up = _packed_experts(gate_up, pack, gated=True)
+        self.down = _packed_experts(take("experts.down_proj", (count, hidden, width)), pack)
+
+
+def _packed_experts(stack: Tensor, pack: Pack, *, gated: bool = False) -> Tensor | TiledExperts:
+    """Experts' matrices `stack` [E, N, K] as `pack` keeps them, if a kernel reads that."""
+    kept = [pack("experts", matrix) for matrix in stack] if stack.is_cuda else []
+    packed = [one for one in kept if isinstance(one, Packed) and can_tile(one)]
+    if not packed or len(packed) < len(stack):
+        return stack.contiguous()
+    return tiled_experts(packed, gated=gated)
 
 
 class _PerLayerInput:

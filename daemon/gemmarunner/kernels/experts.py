@@ -1,5 +1,7 @@
 """The routed half of a mixture-of-experts layer: who computes a row, and what they make of it."""
 
+from typing import Any, Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,13 +36,30 @@ def route_slow(
     return shares, chosen.to(torch.int32)
 
 
-def experts(x: Tensor, gate_up: Tensor, down: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
+class PackedExperts(Protocol):
+    """Experts' gate and up matrices [E, 2I, H] in a packed form of their own."""
+
+    def experts(self, x: Tensor, down: Any, shares: Tensor, chosen: Tensor) -> Tensor:
+        """As the function of this name; `down` [E, H, I] is packed alike."""
+        ...
+
+
+def experts(
+    x: Tensor,
+    gate_up: Tensor | PackedExperts,
+    down: Tensor | PackedExperts,
+    shares: Tensor,
+    chosen: Tensor,
+) -> Tensor:
     """Each row's weighted sum over its experts, as partial sums [S, R, H] f32: S = top_k or 1.
 
     `x` [R, H], `gate_up` [E, 2I, H] (gate rows, then up rows), `down` [E, H, I], `shares` and
     `chosen` [R, top_k] from `route`. Up to `FEW_ROWS` rows read only the experts hit, and a row
     does not depend on the others; more are grouped by expert.
     """
+    if not isinstance(gate_up, Tensor):
+        return gate_up.experts(x, down, shares, chosen)
+    assert isinstance(down, Tensor)
     if not on_gpu(x):
         return experts_slow(x, gate_up, down, shares, chosen)
     from gemmarunner.kernels.experts_triton import launch_experts

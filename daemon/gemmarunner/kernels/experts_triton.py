@@ -150,7 +150,7 @@ def _best(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _expert_of(chosen, pairs, PAIRS: tl.constexpr, BY_PAIR: tl.constexpr):  # type: ignore[no-untyped-def]
+def expert_of(chosen, pairs, PAIRS: tl.constexpr, BY_PAIR: tl.constexpr):  # type: ignore[no-untyped-def]
     """This program's expert, and how many pairs name it.
 
     A program that stands for a pair has none to do when an earlier pair names the same expert.
@@ -170,7 +170,7 @@ def _expert_of(chosen, pairs, PAIRS: tl.constexpr, BY_PAIR: tl.constexpr):  # ty
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _pairs_of(  # type: ignore[no-untyped-def]
+def pairs_of(  # type: ignore[no-untyped-def]
     chosen, pairs, expert, start, PAIRS: tl.constexpr, ROWS: tl.constexpr
 ):
     """The pairs [ROWS] that name the expert, from its `start`-th on; -1 where there are no more."""
@@ -209,14 +209,14 @@ def _gate_up(  # type: ignore[no-untyped-def]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    expert, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
+    expert, total = expert_of(chosen, pairs, PAIRS, BY_PAIR)
     EVEN: tl.constexpr = WIDTH % STEP == 0
     both = tl.arange(0, 2 * TILE)  # gate rows, then up rows
     unit = tl.program_id(0) * TILE + both % TILE
     rows = expert.to(tl.int64) * (2 * UNITS) + (both // TILE) * UNITS + tl.minimum(unit, UNITS - 1)
     lane = tl.arange(0, STEP)
     for start in range(0, total, ROWS):
-        pair = _pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
+        pair = pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
         row = tl.maximum(pair, 0) // TOP_K
         acc = tl.zeros([ROWS, 2 * TILE], tl.float32)
         for k in tl.range(0, WIDTH, STEP, num_stages=STAGES):
@@ -266,13 +266,13 @@ def _down(  # type: ignore[no-untyped-def]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    expert, total = _expert_of(chosen, pairs, PAIRS, BY_PAIR)
+    expert, total = expert_of(chosen, pairs, PAIRS, BY_PAIR)
     EVEN: tl.constexpr = UNITS % STEP == 0
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     rows = expert.to(tl.int64) * WIDTH + tl.minimum(at, WIDTH - 1)
     lane = tl.arange(0, STEP)
     for start in range(0, total, ROWS):
-        pair = _pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
+        pair = pairs_of(chosen, pairs, expert, start, PAIRS, ROWS)
         used = tl.maximum(pair, 0)
         acc = tl.zeros([ROWS, TILE], tl.float32)
         for k in tl.range(0, UNITS, STEP, num_stages=STAGES):

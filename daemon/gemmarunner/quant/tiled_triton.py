@@ -72,6 +72,53 @@ def _block_sums(old, words, rows, block: tl.constexpr, FORMAT: tl.constexpr, PIE
 
 
 @triton.jit
+def turn_words(codes, scale, begin, last, steps, exists, lower, PIECES: tl.constexpr,
+               TALL: tl.constexpr, DEEP: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+    """What `_step_words` reads, of each of the AHEAD steps of a warp's turn from `begin` on."""
+    found = ()
+    for i in tl.static_range(AHEAD):
+        step = begin + i * DEEP
+        words = _step_words(codes, scale, step, steps, exists & (step < last), lower, PIECES, TALL)
+        found = found + (words,)
+    return found
+
+
+@triton.jit
+def summed(following, codes, scale, x, row, R, K, mine, last, each, steps, exists, lower,
+           FORMAT: tl.constexpr, PIECES: tl.constexpr, TAIL: tl.constexpr, GROUPS: tl.constexpr,
+           TALL: tl.constexpr, DEEP: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+    """A warp's 4 * TALL * GROUPS sums over every DEEP-th step from `mine` to `last`.
+
+    `following`: the words of its first turn. `x`: where a thread's columns of its first row begin.
+    """
+    EARLY: tl.constexpr = 4 if GROUPS <= 2 else 1  # more would take all registers
+    sums = ()
+    for _ in tl.static_range(4 * TALL * GROUPS):
+        sums = sums + (tl.zeros(mine.shape, tl.float32),)
+    for turn in range(tl.cdiv(each, DEEP * AHEAD)):
+        words = following
+        begin = mine + turn * (DEEP * AHEAD)
+        following = turn_words(
+            codes, scale, begin + AHEAD * DEEP, last, steps, exists, lower,
+            PIECES, TALL, DEEP, AHEAD,
+        )  # fmt: skip
+        for i in tl.static_range(AHEAD):
+            step = begin + i * DEEP
+            rows = ()  # of each block, loaded EARLY blocks before they are multiplied
+            for block in tl.static_range(4 + EARLY):
+                if block < 4:
+                    rows = rows + (
+                        _block_rows(x, step, block, row, R, K, step < last, GROUPS, TAIL),
+                    )
+                if block >= EARLY:
+                    sums = _block_sums(
+                        sums, words[i], rows[block - EARLY], block - EARLY,
+                        FORMAT, PIECES, GROUPS, TALL,
+                    )  # fmt: skip
+    return sums
+
+
+@triton.jit
 def _met(sums, SIDE: tl.constexpr, WARPS: tl.constexpr):
     """The sums [SIDE * WARPS * 32, 2, 2] of WARPS warps as one, by halves: the text's order."""
     if WARPS == 1:
@@ -120,7 +167,6 @@ def product(
     PDL: tl.constexpr,
 ):
     """Rows of x times the matrix, 16 * TALL * SIDE of its rows a program."""
-    EARLY: tl.constexpr = 4 if GROUPS <= 2 else 1  # more would take all registers
     thread = tl.arange(0, 32 * SIDE * DEEP)
     lane = thread % 32
     tile = (tl.program_id(0) * SIDE + thread // (32 * DEEP)) * TALL
@@ -135,39 +181,13 @@ def product(
     codes += place * (PIECES * 128) + lane * 4
     scale += place * 32 + lane // 4 * 4
     exists, lower = tile < tiles, tile + 1 < tiles
-    following = ()
-    for i in tl.static_range(AHEAD):
-        step = mine + i * DEEP
-        words = _step_words(codes, scale, step, steps, exists & (step < last), lower, PIECES, TALL)
-        following = following + (words,)
+    words = turn_words(codes, scale, mine, last, steps, exists, lower, PIECES, TALL, DEEP, AHEAD)
     if PDL:
         gdc_wait()
-    sums = ()
-    for _ in tl.static_range(4 * TALL * GROUPS):
-        sums = sums + (tl.zeros((32 * SIDE * DEEP,), tl.float32),)
-    for turn in range(tl.cdiv(each, DEEP * AHEAD)):
-        turn_words = following
-        following = ()
-        begin = mine + turn * (DEEP * AHEAD)
-        for i in tl.static_range(AHEAD):
-            step = begin + (AHEAD + i) * DEEP
-            words = _step_words(
-                codes, scale, step, steps, exists & (step < last), lower, PIECES, TALL
-            )
-            following = following + (words,)
-        for i in tl.static_range(AHEAD):
-            step = begin + i * DEEP
-            rows = ()  # of each block, loaded EARLY blocks before they are multiplied
-            for block in tl.static_range(4 + EARLY):
-                if block < 4:
-                    rows = rows + (
-                        _block_rows(x_at, step, block, row, R, K, step < last, GROUPS, TAIL),
-                    )
-                if block >= EARLY:
-                    sums = _block_sums(
-                        sums, turn_words[i], rows[block - EARLY], block - EARLY,
-                        FORMAT, PIECES, GROUPS, TALL,
-                    )  # fmt: skip
+    sums = summed(
+        words, codes, scale, x_at, row, R, K, mine, last, each, steps, exists, lower,
+        FORMAT, PIECES, TAIL, GROUPS, TALL, DEEP, AHEAD,
+    )  # fmt: skip
     out += tl.program_id(1).to(tl.int64) * R * N
     if GROUPS == 1:
         _store_few(sums, ple, out, R, N, softcap, OPERATION, TALL, SIDE, DEEP)
@@ -199,14 +219,14 @@ def _store(sums, ple, out, R, N, softcap, OPERATION: tl.constexpr, GROUPS: tl.co
 
 
 @triton.jit
-def _met_alone(sums, WARPS: tl.constexpr):
+def met_alone(sums, WARPS: tl.constexpr):
     """As `_met`, of sums [SIDE, WARPS, 32]: [SIDE, 32]."""
     if WARPS == 1:
         met = sums.reshape(sums.shape[0], 32)
     else:
         halves = sums.reshape(sums.shape[0], 2, WARPS // 2, 32).permute(0, 2, 3, 1)
         one, other = halves.split()
-        met = _met_alone(one + other, WARPS // 2)
+        met = met_alone(one + other, WARPS // 2)
     return met
 
 
@@ -219,8 +239,8 @@ def _store_few(sums, ple, out, R, N, softcap, OPERATION: tl.constexpr, TALL: tl.
     for part in tl.static_range(TALL):
         tile = (tl.program_id(0) * SIDE + side) * TALL + part
         for i in tl.static_range(2):
-            upper = _met_alone(sums[part * 4 + i].reshape(SIDE, DEEP, 32), DEEP)
-            lower = _met_alone(sums[part * 4 + 2 + i].reshape(SIDE, DEEP, 32), DEEP)
+            upper = met_alone(sums[part * 4 + i].reshape(SIDE, DEEP, 32), DEEP)
+            lower = met_alone(sums[part * 4 + 2 + i].reshape(SIDE, DEEP, 32), DEEP)
             row = tl.program_id(2) * 8 + lane % 4 * 2 + i
             if OPERATION == GATE_UP:
                 _put(out, gelu(upper) * lower, row, tile * 8 + lane // 4, R, N)

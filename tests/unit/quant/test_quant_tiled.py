@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemmarunner.kernels import linear as dense
+from gemmarunner.kernels.experts import experts, experts_slow
 from gemmarunner.quant import fragments_triton, tiled_linear
 from gemmarunner.quant.formats import Format, Packed, from_gguf
 from gemmarunner.quant.tiled import BLOCK, Tiled, tiled, unpacked_slow
+from gemmarunner.quant.tiled_experts import tiled_experts
 from tests.unit.quant.test_quant_formats import random_blocks
 from tests.unit.quant.test_quant_ptx import run
 
@@ -159,3 +161,18 @@ def test_elsewhere_products_are_the_dense_ones(format: Format, rows: int) -> Non
     assert torch.equal(laid.ple_gate(x, ple), dense.ple_gate(x, wide, ple))
     assert torch.equal(laid.head(x, 30.0), dense.head(x, wide, 30.0))
     assert laid.nbytes <= packed.nbytes * 1.1 * 128 / 96
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_elsewhere_experts_are_the_dense_ones(format: Format) -> None:
+    """Without a GPU a stack of experts is unpacked; each keeps its own weights."""
+    ups = [packed_of(format, 64, 64, seed) for seed in range(3)]
+    downs = [packed_of(format, 64, 32, seed) for seed in range(3)]
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(5)).bfloat16()
+    chosen = torch.tensor([[0, 2], [1, 0], [2, 1], [0, 1], [1, 2]], dtype=torch.int32)
+    shares = torch.rand(5, 2, generator=torch.Generator().manual_seed(6))
+    wide = [torch.stack([one.dequantized() for one in some]) for some in (ups, downs)]
+    up, down = tiled_experts(ups, gated=True), tiled_experts(downs)
+
+    assert torch.equal(experts(x, up, down, shares, chosen), experts_slow(x, *wide, shares, chosen))
+    assert (up.shape, down.shape) == ((3, 64, 64), (3, 64, 32))
