@@ -4,7 +4,8 @@
 
 A line a rate: milliseconds a token at each fixed depth and under a controller that knows nothing
 yet, and the latter's share of the best and of plain. A draft stays with probability `rate` if those
-before it did; the target's own choice on random weights has no part in it.
+before it did; the target's own choice on random weights has no part in it. Rounds take what they
+take; tokens are those that rounds of such depths are expected to bring, so that no way is lucky.
 """
 
 import argparse
@@ -33,13 +34,13 @@ def main() -> None:
         backend = CudaBackend(
             target,
             drafter,
-            num_ctx=options.prompt + options.tokens + 64,
+            num_ctx=options.prompt + max(options.tokens, 9 * options.rounds) + 128,
             max_depth=options.max_depth,
             synthetic=[rate ** (i + 1) for i in range(options.max_depth)],
         )
         backend.warm(lambda *_: None)
         print(json.dumps({"shape": options.shape, "weights": options.weights, "rate": rate}
-                         | measured(backend, options)), flush=True)  # fmt: skip
+                         | measured(backend, rate, options)), flush=True)  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
@@ -51,53 +52,76 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=768, help="of the controller's answer")
-    parser.add_argument("--fixed-tokens", type=int, default=160, help="of each fixed depth's")
+    parser.add_argument("--rounds", type=int, default=60, help="of each fixed depth, twice")
     parser.add_argument("--max-depth", type=int, default=8)
     return parser.parse_args()
 
 
-def measured(backend: CudaBackend, options: argparse.Namespace) -> dict[str, Any]:
+def measured(backend: CudaBackend, rate: float, options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds a token of each way."""
     text = torch.randint(10, backend.vocab_size, (options.prompt,)).tolist()
     sampler = Sampler(Sampling(seed=1), vocab=backend.vocab_size, device=backend.device)
-    fixed = {
-        depth: answer(backend, text, sampler, options.fixed_tokens, depth)
-        for depth in range(options.max_depth + 1)
-    }
-    auto = answer(backend, text, sampler, options.tokens, None)
-    again = answer(backend, text, sampler, options.fixed_tokens, 0)
-    plain = (fixed[0] + again) / 2
-    best = min(min(fixed.values()), plain)
+    answer = Answer(backend, text, sampler, rate)
+    depths = range(options.max_depth + 1)
+    turns = [[answer.fixed(depth, options.rounds) for depth in depths] for _ in range(2)]
+    auto = answer.chosen(options.tokens)
+    fixed = [min(pair) for pair in zip(*turns, strict=True)]
     return {
-        "fixed_ms": {depth: round(ms, 3) for depth, ms in fixed.items()},
+        "fixed_ms": [round(ms, 3) for ms in fixed],
         "auto_ms": round(auto, 3),
-        "of_best": round(best / auto, 4),
-        "of_plain": round(plain / auto, 4),
+        "of_best": round(min(fixed) / auto, 4),
+        "of_plain": round(fixed[0] / auto, 4),
     }
 
 
-def answer(
-    backend: CudaBackend, prompt: list[int], sampler: Sampler, count: int, depth: int | None
-) -> float:
-    """Milliseconds a token of an answer; depth None: a fresh controller's."""
-    backend.truncate(0, 0)
-    backend.prefill(0, prompt)
-    text = [*prompt, backend.first(0, prompt, sampler)]
-    controller = DepthController(backend.max_depth)
-    rounds, begun, start = -_WARM_ROUNDS if depth is not None else 0, time.perf_counter(), len(text)
-    while len(text) - start < count or rounds <= 0:
-        if rounds == 0:
-            begun, start = time.perf_counter(), len(text)
-        limit = {Regime.SAMPLED: backend.max_depth}
-        now = controller.choose(1, limit)[Regime.SAMPLED] if depth is None else depth
-        result = backend.launch([RoundPlan(0, text, sampler, now)]).wait()
-        new = result.tokens[0]
-        if depth is None:
-            kept = [True] * (len(new) - 1) + [False] * (len(new) - 1 < now)
-            controller.record(1, now, [(Regime.SAMPLED, kept)], result.seconds)
-        text += new
-        rounds += 1
-    return (time.perf_counter() - begun) / (len(text) - start) * 1e3
+class Answer:
+    """Milliseconds a token of answers to one prompt."""
+
+    def __init__(
+        self, backend: CudaBackend, prompt: list[int], sampler: Sampler, rate: float
+    ) -> None:
+        self._backend = backend
+        self._prompt = prompt
+        self._sampler = sampler
+        self._rate = rate
+
+    def fixed(self, depth: int, rounds: int) -> float:
+        """Of `rounds` rounds at one depth."""
+        text = self._begun()
+        for _ in range(_WARM_ROUNDS):
+            self._round(text, depth)
+        begun = time.perf_counter()
+        for _ in range(rounds):
+            self._round(text, depth)
+        seconds = time.perf_counter() - begun
+        return 1e3 * seconds / rounds / self._expected(depth)
+
+    def chosen(self, count: int) -> float:
+        """Of some `count` tokens at the depths of a fresh controller."""
+        text, controller = self._begun(), DepthController(self._backend.max_depth)
+        begun, tokens, end = time.perf_counter(), 0.0, len(text) + count
+        limit = {Regime.SAMPLED: self._backend.max_depth}
+        while len(text) < end:
+            depth = controller.choose(1, limit)[Regime.SAMPLED]
+            new, seconds = self._round(text, depth)
+            kept = [True] * (new - 1) + [False] * (new - 1 < depth)
+            controller.record(1, depth, [(Regime.SAMPLED, kept)], seconds)
+            tokens += self._expected(depth)
+        return 1e3 * (time.perf_counter() - begun) / tokens
+
+    def _begun(self) -> list[int]:
+        self._backend.truncate(0, 0)
+        self._backend.prefill(0, self._prompt)
+        return [*self._prompt, self._backend.first(0, self._prompt, self._sampler)]
+
+    def _round(self, text: list[int], depth: int) -> tuple[int, float]:
+        """How many tokens a round brought, and its seconds."""
+        result = self._backend.launch([RoundPlan(0, text, self._sampler, depth)]).wait()
+        text += result.tokens[0]
+        return len(result.tokens[0]), result.seconds
+
+    def _expected(self, depth: int) -> float:
+        return sum(self._rate**i for i in range(depth + 1))
 
 
 if __name__ == "__main__":

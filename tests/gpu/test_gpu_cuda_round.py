@@ -103,6 +103,7 @@ def test_replayed_graph_equals_plain_calls() -> None:
                 backend._slots.write_ahead(slot, depth + 1)
             asks = [Ask(slot, 600, 1000 + slot, depth, by) for slot in (0, 1)]
             backend._inputs.write(asks, 2)
+            backend._inputs.send()
             graphs = backend._graphs
             fields = backend._inputs.fields(2)
             out = graphs._run(fields, depth) if plainly else graphs(Shape(2, depth))

@@ -54,11 +54,13 @@ class CudaBackend:
         self._slots = Slots(target.config, slots, capacity, target.device, target.dtype)
         self._inputs = Inputs(slots, target.device)
         run = CudaRound(target, drafter, self._slots, self._shares(synthetic))
-        self._graphs = RoundGraphs(run, self._inputs, buckets(slots), self.max_depth, target.device)
         self._finish = TailGraph(target, self._slots)
         self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
         self._found = torch.empty(
             slots * (self.max_depth + 3), dtype=torch.int64, pin_memory=target.device.type == "cuda"
+        )
+        self._graphs = RoundGraphs(
+            run, self._inputs, buckets(slots), self.max_depth, target.device, self._found
         )
         self._in_flight: CudaPending | None = None
 
@@ -139,6 +141,7 @@ class CudaBackend:
         """Builds all kernels and captures all rounds; every slot is empty afterwards."""
         sampler = Sampler(Sampling(seed=0), vocab=self.vocab_size, device=self.device)
         self._inputs.write([Ask(0, 1, 0, self.max_depth, sampler)], self.slots)
+        self._inputs.send()
         longest = min(self.max_rows, self.num_ctx)
         if self.device.type == "cuda":
             build_kernels(self._graphs, self._read_garbage, longest)

@@ -30,7 +30,7 @@ class CudaPending:
         asks: Sequence[Ask],
         found: Tensor,
     ) -> None:
-        """`found`, int64 on the host, takes what the round brings; pinned where there is a GPU."""
+        """`found`: see `RoundGraphs`."""
         self._target = target
         self._slots = slots
         self._plans = plans
@@ -40,12 +40,9 @@ class CudaPending:
         self.done = False
 
     def begin(self, run: Callable[[], RoundOutputs]) -> None:
-        """Enqueues the round and the copy of what it brings."""
+        """Enqueues the round."""
         self._clock.start()
         self._outputs = run()
-        packed = self._outputs.packed
-        self._found = self._found[: packed.numel()].view(packed.shape)
-        self._found.copy_(packed, non_blocking=True)
         self._clock.stop()
 
     @torch.inference_mode()
@@ -54,7 +51,8 @@ class CudaPending:
         self.done = True  # also if it failed: it is over
         seconds = self._clock.wait()
         started = time.perf_counter()
-        found: list[list[int]] = self._found.tolist()
+        packed = self._outputs.packed
+        found: list[list[int]] = self._found[: packed.numel()].view(packed.shape).tolist()
         tokens = [self._tokens(index, found[index]) for index in range(len(self._plans))]
         for ask, new in zip(self._asks, tokens, strict=True):
             self._slots.advance(ask.slot, len(new))

@@ -1,9 +1,14 @@
-"""Rounds captured as CUDA graphs, one for each batch size and depth; without CUDA, plain calls."""
+"""Rounds captured as CUDA graphs, one for each batch size and depth; without CUDA, plain calls.
+
+The copies of a round's inputs and of its tokens are parts of its graph: each would else be a call
+of its own, for which the device waits.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from gemmarunner.cuda.inputs import Inputs
 from gemmarunner.cuda.round import CudaRound, RoundOutputs
@@ -61,11 +66,14 @@ class RoundGraphs:
         batches: Sequence[int],
         max_depth: int,
         device: torch.device,
+        found: Tensor,
     ) -> None:
+        """`found`, int64 on the host, takes what a round brings; pinned where there is a GPU."""
         self._run = run
         self._inputs = inputs
         self._batches = batches
         self._max_depth = max_depth
+        self._found = found
         self._device = device
         self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
         self._capturer = Capturer(device)
@@ -89,9 +97,9 @@ class RoundGraphs:
         return max(0, min(self._max_depth, MAX_TILE // batch - 1))
 
     def __call__(self, shape: Shape) -> RoundOutputs:
-        """Begins a round of what was written into the inputs."""
+        """Begins a round of what was written into the inputs; its tokens go into `found`."""
         if self._device.type != "cuda":
-            return self.run_plainly(shape)
+            return self._whole(shape)
         if shape not in self._captured:
             self._capture(shape)
         graph, outputs = self._captured[shape]
@@ -121,4 +129,11 @@ class RoundGraphs:
         self._capturer = Capturer(self._device)
 
     def _capture(self, shape: Shape) -> None:
-        self._captured[shape] = self._capturer(lambda: self.run_plainly(shape))
+        self._captured[shape] = self._capturer(lambda: self._whole(shape))
+
+    def _whole(self, shape: Shape) -> RoundOutputs:
+        self._inputs.send()
+        outputs = self.run_plainly(shape)
+        packed = outputs.packed
+        self._found[: packed.numel()].view(packed.shape).copy_(packed, non_blocking=True)
+        return outputs

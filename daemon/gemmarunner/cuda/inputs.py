@@ -82,7 +82,7 @@ class Inputs:
         return Fields(*(field[:batch] for field in _fields(self._device, self._width)))
 
     def write(self, asks: Sequence[Ask], batch: int) -> None:
-        """Sends what `asks` say; up to `batch` sequences the last one is repeated.
+        """Writes down what `asks` say; up to `batch` sequences the last one is repeated.
 
         A repeated sequence computes the same numbers once more and writes them to the same places,
         so it needs no slot of its own. The buffer must not be in use by a round under way.
@@ -91,6 +91,9 @@ class Inputs:
         rows += rows[-1:] * (batch - len(rows))
         for field, column in zip(self._written, zip(*rows, strict=True), strict=True):
             field[:batch] = column
+
+    def send(self) -> None:
+        """Enqueues the copy to the device of what was written down."""
         self._device.copy_(self._host, non_blocking=True)
 
 

@@ -10,6 +10,7 @@ from gemmarunner.kernels.experts import FEW_ROWS, experts_grouped, experts_slow
 from gemmarunner.kernels.launch import launch, on_gpu, only_builds
 from gemmarunner.quant.formats import Format, Packed
 from gemmarunner.quant.tiled import STEP, Tiled, tiled
+from gemmarunner.quant.tiled_linear import unpack_into
 
 _BY_PAIR_ROWS = 16  # up to here a program stands for a pair, else for an expert
 
@@ -36,7 +37,11 @@ class TiledExperts:
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weights [E, N, K] in `dtype`."""
-        return torch.stack([self.of(e).dequantized(dtype) for e in range(self.shape[0])])
+        if not on_gpu(self.codes):
+            return torch.stack([self.of(e).dequantized(dtype) for e in range(self.shape[0])])
+        out = torch.empty(self.shape, dtype=dtype, device=self.codes.device)
+        unpack_into(out, self.codes, self.scale, gated=self.gated)
+        return out
 
     def experts(self, x: Tensor, down: "TiledExperts", shares: Tensor, chosen: Tensor) -> Tensor:
         """See `kernels.experts.experts`; this is gate and up."""

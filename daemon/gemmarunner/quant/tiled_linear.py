@@ -73,7 +73,7 @@ def plan(weight: Tiled, rows: int, *, whole: bool) -> Cut:
     Measured on an H200: see `tests.bench.quant`. A warp wants two steps or more.
     """
     tiles, steps = weight.codes.shape[:2]
-    return _whole(weight, rows, tiles, steps) if whole else _split(rows, tiles, steps)
+    return _whole(weight, rows, tiles, steps) if whole else _split(weight, rows, tiles, steps)
 
 
 def _whole(weight: Tiled, rows: int, tiles: int, steps: int) -> Cut:
@@ -87,13 +87,14 @@ def _whole(weight: Tiled, rows: int, tiles: int, steps: int) -> Cut:
     return Cut(1, deep, 2, ahead)
 
 
-def _split(rows: int, tiles: int, steps: int) -> Cut:
+def _split(weight: Tiled, rows: int, tiles: int, steps: int) -> Cut:
     if steps < 8:
         return Cut(min(steps, 2), 1)
     splits = min(8, steps // 4, -(-_WARPS // (tiles * 2)))
     few = -(-steps // splits) <= 4  # two of a warp
     if rows <= 8:
-        return Cut(splits, 2, 4 if few else 2)
+        far = 3 if weight.format is Format.Q4_0 else 2
+        return Cut(splits, 2, 4) if few else Cut(splits, 2, 2, far)
     if rows <= 16:
         return Cut(splits, 2, 2, 2, 2) if few else Cut(splits, 2, 1, 1, 2)
     return Cut(splits, 2, 2, 1, 2 if few else 1)
@@ -105,8 +106,8 @@ def _power(count: int) -> int:
 
 
 def groups_of(rows: int) -> int:
-    """Groups of 8 rows that a program takes."""
-    return 1 if rows <= 8 else 2 if rows <= 16 else 3 if rows <= 24 else 5
+    """Groups of 8 rows that a program takes: what a power of two of rows shares."""
+    return 1 if rows <= 8 else 2 if rows <= 16 else 4 if rows <= 32 else 5
 
 
 def _launch(
@@ -139,15 +140,21 @@ def dequantized(weight: Tiled, dtype: torch.dtype) -> Tensor:
 
 def unpacked(weight: Tiled, dtype: torch.dtype) -> Tensor:
     """The same by one kernel."""
+    out = torch.empty(weight.shape, dtype=dtype, device=weight.codes.device)
+    unpack_into(out, weight.codes, weight.scale, gated=weight.gated)
+    return out
+
+
+def unpack_into(out: Tensor, codes: Tensor, scale: Tensor, *, gated: bool) -> None:
+    """`out` [.., N, K] holds the weights of as many matrices as `codes` and `scale` do."""
     from gemmarunner.quant import tiled_unpack_triton
 
-    out = torch.empty(weight.shape, dtype=dtype, device=weight.codes.device)
-    tiles, steps, pieces = weight.codes.shape[:3]
+    tiles, steps, pieces = codes.shape[-5:-2]
+    count = codes.numel() // (tiles * steps * pieces * 128)
     launch(
-        tiled_unpack_triton.unpack, (tiles, steps), weight.codes, weight.scale, out,
-        *weight.shape, steps, PIECES=pieces, GATED=weight.gated, num_warps=4,
+        tiled_unpack_triton.unpack, (tiles * count, steps), codes, scale, out,
+        *out.shape[-2:], tiles, steps, PIECES=pieces, GATED=gated, num_warps=4,
     )  # fmt: skip
-    return out
 
 
 def _packs(x: Tensor) -> bool:

@@ -9,11 +9,12 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 @triton.jit
 def unpack(
-    codes,  # [tiles, steps, PIECES, 32, 4] int32
-    scale,  # [tiles, steps, 8, 4, 2] float16
-    out,  # [N, K]
+    codes,  # [matrices, tiles, steps, PIECES, 32, 4] int32
+    scale,  # [matrices, tiles, steps, 8, 4, 2] float16
+    out,  # [matrices, N, K]
     N,
     K,
+    tiles,
     steps,
     PIECES: tl.constexpr,
     GATED: tl.constexpr,
@@ -23,12 +24,13 @@ def unpack(
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    tile, step = tl.program_id(0), tl.program_id(1)
+    tile, step = tl.program_id(0) % tiles, tl.program_id(1)
+    matrix = (tl.program_id(0) // tiles).to(tl.int64)
     r = tl.arange(0, 16)[:, None]
     c = tl.arange(0, 128)[None, :]
     half, g = r // 8, r % 8
     block, lane, pair, last = c // 32, g * 4 + c % 32 // 8, c % 8 // 2, c % 2
-    place = tile.to(tl.int64) * steps + step
+    place = (matrix * tiles + tile) * steps + step
     if PIECES == 2:
         word, shift = block // 2 * 128 + block % 2 * 2 + half, 4 * pair + 16 * last
         bits = tl.load(codes + place * 256 + lane * 4 + word)
@@ -44,6 +46,6 @@ def unpack(
     else:
         row = tile * 16 + r
         inside = row < N
-    at = row.to(tl.int64) * K + step * 128 + c
+    at = (matrix * N + row) * K + step * 128 + c
     inside = inside & (step * 128 + c < K)
     tl.store(out + at, (code.to(tl.float32) * factor).to(out.dtype.element_ty), mask=inside)

@@ -69,6 +69,17 @@ def test_unpacking_kernel_is_the_twins(
     assert torch.equal(tiled_linear.unpacked(laid, torch.float32), unpacked_slow(laid))
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_experts_are_unpacked_by_one_kernel(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each to its own place, in Triton's interpreter."""
+    matrices = [packed_of(Format.Q4_0, 40, 160, seed) for seed in range(3)]
+    laid = tiled_experts(matrices, gated=gated)
+    monkeypatch.setattr("gemmarunner.quant.tiled_experts.on_gpu", lambda x: True)
+
+    expected = torch.stack([one.dequantized(torch.float32) for one in matrices])
+    assert torch.equal(laid.dequantized(torch.float32), expected)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_fragments_multiply_as_the_matrix_does(format: Format) -> None:
     """What each lane reads, unpacked by the PTX and multiplied as the ISA says `mma` does."""
