@@ -17,6 +17,7 @@ from gemmad.core import (
     digest_of,
 )
 from gemmad.store.store import Broken, Store
+from tests.fakes.faulty_disk import UnsyncedDisk
 
 DETAILS = Details(
     family="gemma4",
@@ -85,7 +86,7 @@ def names(store: Store) -> set[str]:
 
 def check_invariants(root: Path) -> set[str]:
     """I1 and I2 hold in a store opened afresh; returns its names."""
-    store = Store(root)
+    store = Store(root, UnsyncedDisk())
     for path in (root / "blobs").rglob("*"):
         if path.is_file():  # I1
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name

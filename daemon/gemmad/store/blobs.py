@@ -13,6 +13,7 @@ from gemmad.store.adoption import Adoption
 from gemmad.store.disk import PUBLISHED_NS, Disk
 from gemmad.store.hashing import Progress, hash_file, no_progress
 from gemmad.store.ingest import Ingest
+from gemmad.store.inside import require_inside
 from gemmad.store.paths import StorePaths
 from gemmad.store.publishing import make_durable_directory
 from gemmad.store.sharing import Sharing
@@ -110,6 +111,7 @@ class Blobs:
         """
         path = self._paths.blob(entry.digest)
         try:
+            require_inside(path, self._paths.blobs, self._disk)
             facts = self._disk.facts(path)
             if not _plausible(facts, entry):
                 raise StoreBroken(f"The file {entry.digest} in the store is damaged.", fix=_PULL)
@@ -131,7 +133,9 @@ class Blobs:
             StoreBroken: it cannot be read.
         """
         try:
-            return self._disk.read(self._paths.blob(value), limit)
+            path = self._paths.blob(value)
+            require_inside(path, self._paths.blobs, self._disk)
+            return self._disk.read(path, limit)
         except OSError as error:
             raise StoreBroken(f"The file {value} cannot be read.", fix=_PULL) from error
 
@@ -141,8 +145,10 @@ class Blobs:
         Raises:
             OSError: the disk refused.
         """
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.unlink(self._paths.blob(value))
+        path = self._paths.blob(value)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            require_inside(path, self._paths.blobs, self._disk)
+            self._disk.unlink(path)
         self._sharing.forget(value)
 
     def quarantine(self, value: Digest) -> None:
@@ -152,7 +158,8 @@ class Blobs:
             OSError: the disk refused.
         """
         path, away = self._paths.blob(value), self._paths.quarantined(value)
-        make_durable_directory(away.parent, self._disk)
+        require_inside(path, self._paths.blobs, self._disk)
+        make_durable_directory(away.parent, self._disk, self._paths.root)
         self._disk.rename(path, away)
         self._disk.sync_directory(away.parent)
         self._disk.sync_directory(path.parent)

@@ -18,6 +18,8 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _SAFE = _NOFOLLOW | _NONBLOCK | _BINARY | _CLOEXEC
 
+_PIECE_BYTES = 1 << 16
+
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _FULL_SYNC = 51  # macOS: F_FULLFSYNC; there fsync leaves the data in the drive's cache
 
@@ -144,8 +146,14 @@ class Disk:
 
     def read(self, path: Path, limit: int) -> bytes:
         """At most `limit` bytes of the regular file at `path`; links are not followed."""
-        with os.fdopen(self.open_existing(path), "rb") as file:
-            return file.read(limit)
+        fd, data = self.open_existing(path), bytearray()
+        try:
+            buffer = memoryview(bytearray(min(limit, _PIECE_BYTES)))
+            while count := self.read_at(fd, buffer[: limit - len(data)], len(data)):
+                data += buffer[:count]
+        finally:
+            self.close(fd)
+        return bytes(data)
 
     def open_facts(self, fd: int) -> os.stat_result:
         """What the open file is."""

@@ -9,6 +9,7 @@ A migration adds and never deletes, may be killed anywhere and is then run again
 written last. An old version does not read FORMAT, and finds its rooms as it left them.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def open_layout(paths: StorePaths, disk: Disk) -> None:
         StoreBroken: a newer version wrote it, or its number cannot be read.
         OSError: the disk refused.
     """
-    make_durable_directory(paths.root, disk)
+    # The root's own name too: its parents may be new.
+    make_durable_directory(paths.root, disk, _first_there(paths.root, disk))
     found = read_format(paths, disk)
     if found > FORMAT:
         raise StoreBroken(
@@ -40,7 +42,7 @@ def open_layout(paths: StorePaths, disk: Disk) -> None:
     if found < FORMAT:
         _write_format(paths, disk)
     for room in (*_first_rooms(paths), *_second_rooms(paths)):
-        disk.make_directory(room)
+        make_durable_directory(room, disk, paths.root)
 
 
 def read_format(paths: StorePaths, disk: Disk) -> int:
@@ -64,7 +66,7 @@ def read_format(paths: StorePaths, disk: Disk) -> int:
 
 def _add_rooms(paths: StorePaths, disk: Disk) -> None:
     for room in _second_rooms(paths):
-        make_durable_directory(room, disk)
+        make_durable_directory(room, disk, paths.root)
 
 
 def _write_format(paths: StorePaths, disk: Disk) -> None:
@@ -76,6 +78,15 @@ def _write_format(paths: StorePaths, disk: Disk) -> None:
         disk.close(fd)
     disk.rename(paths.format_part, paths.format)
     disk.sync_directory(paths.root)
+
+
+def _first_there(path: Path, disk: Disk) -> Path:
+    """The nearest of the path's parents that exists."""
+    for parent in path.parents:
+        with contextlib.suppress(FileNotFoundError):
+            disk.facts(parent)
+            return parent
+    return path.parent
 
 
 def _first_rooms(paths: StorePaths) -> tuple[Path, ...]:

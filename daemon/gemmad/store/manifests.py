@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from gemmad.api.errors import ModelNotFound, StoreBroken
+from gemmad.api.errors import BadRequest, ModelNotFound, StoreBroken
 from gemmad.core import Manifest, ModelName, decode_manifest, encode_manifest
 from gemmad.store.disk import Disk
+from gemmad.store.inside import require_inside
 from gemmad.store.paths import StorePaths
 from gemmad.store.publishing import make_durable_directory, write_all
 
@@ -35,7 +37,7 @@ class Manifests:
             StoreBroken: it is there and damaged.
         """
         try:
-            data = self._disk.read(self._paths.manifest(name), MAX_MANIFEST_BYTES)
+            data = self._disk.read(self._inside(name), MAX_MANIFEST_BYTES)
             manifest = decode_manifest(data)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise not_found(name) from error
@@ -45,20 +47,27 @@ class Manifests:
         except StoreBroken as error:
             fix = f"Pull it again: gemma pull {name.short}"
             raise StoreBroken(f"Model '{name}' is broken: {error.message}", fix=fix) from error
-        if ModelName.parse(manifest.name).key != name.key:
-            raise StoreBroken(f"The manifest of '{name}' is the one of '{manifest.name}'.")
+        if not _names(manifest, name):
+            said = manifest.name[:200]
+            raise StoreBroken(f"The manifest of '{name}' is the one of {said!r}.")
         return manifest
 
     def all(self) -> Iterator[Manifest | Broken]:
         """Every name, sound or broken."""
         for path in self._disk.walk(self._paths.manifests):
-            if (name := self._paths.name_of(path)) is not None:
-                try:
-                    yield self.read(name)
-                except StoreBroken as error:
-                    yield Broken(name, str(error))
-                except ModelNotFound:
-                    continue  # unlinked while we walked
+            if (found := self.at(path)) is not None:
+                yield found
+
+    def at(self, path: Path) -> Manifest | Broken | None:
+        """The name whose manifest lies at `path`; None for a stranger's file, or one now gone."""
+        if (name := self._paths.name_of(path)) is None:
+            return None
+        try:
+            return self.read(name)
+        except StoreBroken as error:
+            return Broken(name, str(error))
+        except ModelNotFound:
+            return None
 
     def link(self, manifest: Manifest) -> None:
         """The name is on the disk, pointing at blobs that the caller knows to be whole.
@@ -67,7 +76,8 @@ class Manifests:
             OSError: the disk refused; an older manifest of that name still stands.
         """
         path = self._paths.manifest(ModelName.parse(manifest.name))
-        make_durable_directory(path.parent, self._disk)
+        make_durable_directory(path.parent, self._disk, self._paths.manifests)
+        require_inside(path, self._paths.manifests, self._disk)
         part = self._paths.manifest_part
         fd = self._disk.open_new(part)
         try:
@@ -85,8 +95,8 @@ class Manifests:
             ModelNotFound: there is no such name.
             OSError: the disk refused.
         """
-        path = self._paths.manifest(name)
         try:
+            path = self._inside(name)
             self._disk.unlink(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise not_found(name) from error
@@ -96,6 +106,18 @@ class Manifests:
                 if parent == self._paths.manifests:
                     return
                 self._disk.remove_directory(parent)
+
+    def _inside(self, name: ModelName) -> Path:
+        path = self._paths.manifest(name)
+        require_inside(path, self._paths.manifests, self._disk)
+        return path
+
+
+def _names(manifest: Manifest, name: ModelName) -> bool:
+    try:
+        return ModelName.parse(manifest.name).key == name.key
+    except BadRequest:
+        return False
 
 
 def not_found(name: ModelName) -> ModelNotFound:

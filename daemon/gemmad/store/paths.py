@@ -41,7 +41,7 @@ class StorePaths:
             BadRequest: not a digest.
         """
         hexed = digest_hex(digest(value))
-        return self.blobs / hexed[:2] / hexed
+        return self.blobs.joinpath(hexed[:2], hexed)
 
     def part(self, value: Digest) -> Path:
         """Where the blob is written chunk by chunk before it is whole. Errors as of `blob`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gemmad.core import Digest
 from gemmad.store.disk import Disk
+from gemmad.store.inside import require_inside
 from gemmad.store.paths import StorePaths
 
 
@@ -20,7 +21,8 @@ def publish(
         OSError: the disk refused.
     """
     final = paths.blob(digest)
-    make_durable_directory(final.parent, disk)
+    make_durable_directory(final.parent, disk, paths.blobs)
+    require_inside(final, paths.blobs, disk)
     disk.rename(part, final)
     if seal:
         disk.seal(final)
@@ -31,17 +33,17 @@ def publish(
             disk.unlink(leftover)
 
 
-def make_durable_directory(path: Path, disk: Disk) -> None:
-    """The directory and its new parents exist, and their names have reached the disk.
+def make_durable_directory(path: Path, disk: Disk, within: Path) -> None:
+    """The directory exists, and its name and those of its parents below `within` are on the disk.
+
+    One that was there already is synced too: who made it may have died before that.
 
     Raises:
         OSError: the disk refused.
     """
-    missing: list[Path] = []
-    while not _exists(path, disk):
-        missing.append(path)
-        path = path.parent
-    for new in reversed(missing):
+    below = path.relative_to(within).parts
+    for depth in range(len(below)):
+        new = within.joinpath(*below[: depth + 1])
         disk.make_directory(new)
         disk.sync_directory(new.parent)
 
@@ -55,11 +57,3 @@ def write_all(fd: int, data: bytes | memoryview, disk: Disk) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[disk.write(fd, rest) :]
-
-
-def _exists(path: Path, disk: Disk) -> bool:
-    try:
-        disk.facts(path)
-    except FileNotFoundError:
-        return False
-    return True

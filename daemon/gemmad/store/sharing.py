@@ -58,7 +58,7 @@ class Sharing:
             OSError: the disk refused.
         """
         path = self._paths.shared(digest)
-        make_durable_directory(path.parent, self._disk)
+        make_durable_directory(path.parent, self._disk, self._paths.root)
         fd = self._disk.open_new(path)
         try:
             write_all(fd, msgspec.json.encode(SharedFacts.of(facts)), self._disk)

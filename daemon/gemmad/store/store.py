@@ -16,12 +16,14 @@ import msgspec
 
 from gemmad.api.errors import StoreBroken
 from gemmad.core import ByteCount, Digest, FileEntry, Manifest, ModelName
+from gemmad.store.binding import Bindings
 from gemmad.store.blobs import Blobs
 from gemmad.store.disk import Disk
 from gemmad.store.garbage import MIN_AGE_S, Collector, Garbage
 from gemmad.store.hashing import Progress, hash_file, no_progress
 from gemmad.store.ingest import Ingest
 from gemmad.store.layout import open_layout
+from gemmad.store.listing import Listing
 from gemmad.store.manifests import Broken, Manifests
 from gemmad.store.partial import CHUNK_BYTES, Partial
 from gemmad.store.partials import PartialFacts, Partials
@@ -56,7 +58,8 @@ class Store:
         self.blobs = Blobs(self._paths, self._disk, self._writers)
         self._partials = Partials(self._paths, self._disk, self._writers, chunk_bytes)
         self._manifests = Manifests(self._paths, self._disk)
-        self._pinned: list[Collection[Digest]] = []
+        self._listing = Listing(self._paths, self._disk, self._manifests, self.blobs)
+        self._bindings = Bindings(self._manifests)
         # Between commit, copy, delete and gc, which run in worker threads: a blob must not be
         # removed between a commit's check of it and its link.
         self._writer = threading.Lock()
@@ -72,19 +75,18 @@ class Store:
 
     def all(self) -> list[Manifest | Broken]:
         """Every name in the store; broken too when a blob it binds is missing or cut short."""
-        seen: dict[FileEntry, bool] = {}
-        return [self._judged(found, seen) for found in self._manifests.all()]
+        return self._listing.all()
 
     @contextmanager
     def pin(self, digests: Collection[Digest]) -> Iterator[None]:
         """Inside, no delete removes these blobs although no manifest names them yet."""
         with self._writer:
-            self._pinned.append(digests)
+            self._bindings.pins.append(digests)
         try:
             yield
         finally:
             with self._writer:
-                self._pinned.remove(digests)
+                self._bindings.pins.remove(digests)
 
     def commit(self, manifest: Manifest) -> None:
         """The name exists and everything it binds is there.
@@ -126,7 +128,7 @@ class Store:
         with self._writer:
             candidates = self._digests(name)
             self._manifests.unlink(name)
-            for digest in candidates - self._needed(candidates):
+            for digest in candidates - self._bindings.needed(candidates):
                 self.blobs.remove(digest)
 
     def pair_files(self, manifest: Manifest) -> PairFiles:
@@ -227,7 +229,7 @@ class Store:
             OSError: the disk refused; some may be left.
         """
         with self._writer:
-            needed = self._bound().union(*self._pinned)
+            needed = self._bindings.all()
             collector = Collector(self._paths, self._disk, self.blobs, dry_run=dry_run)
             return collector.collect(needed, self._clock() - min_age_s)
 
@@ -252,30 +254,6 @@ class Store:
         except StoreBroken as error:
             return Broken(name, str(error))
 
-    def _judged(self, found: Manifest | Broken, seen: dict[FileEntry, bool]) -> Manifest | Broken:
-        if isinstance(found, Broken):
-            return found
-        for entry in found.files:
-            if entry not in seen:
-                seen[entry] = self.blobs.present(entry)
-            if not seen[entry]:
-                name = ModelName.parse(found.name)
-                why = f"The file {entry.digest} is missing or damaged."
-                return Broken(name, f"{why} Pull it again: gemma pull {name.short}")
-        return found
-
-    def _bound(self) -> frozenset[Digest]:
-        bound: set[Digest] = set()
-        for found in self._manifests.all():
-            if isinstance(found, Broken):
-                raise StoreBroken(
-                    f"Nothing was removed: model '{found.name.short}' is broken, so which files it "
-                    "needs is not known.",
-                    fix=f"Pull it again or remove it: gemma rm {found.name.short}",
-                )
-            bound |= found.digests
-        return frozenset(bound)
-
     def _located_if_any(self, files: dict[str, FileEntry] | None) -> dict[str, str] | None:
         return None if files is None else self._located(files)
 
@@ -291,15 +269,6 @@ class Store:
             return self._manifests.read(name).digests
         except StoreBroken:
             return frozenset()  # what it bound is not known, so nothing of it is removed
-
-    def _needed(self, candidates: frozenset[Digest]) -> frozenset[Digest]:
-        pinned = frozenset[Digest]().union(*self._pinned)
-        named: set[Digest] = set()
-        for entry in self._manifests.all():
-            if isinstance(entry, Broken):
-                return candidates  # it may bind any blob: removing one could make it unrepairable
-            named |= entry.digests
-        return pinned | named
 
 
 def now_text() -> str:

@@ -1,6 +1,7 @@
 """Every blob that names need is read from the disk and hashed; a bad one is put into quarantine."""
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from gemmad.core import ByteCount, Digest, FileEntry, Manifest, ModelName
 from gemmad.store.blobs import Blobs
 from gemmad.store.disk import Disk
 from gemmad.store.hashing import hash_file
+from gemmad.store.inside import require_inside
 from gemmad.store.manifests import Broken
 from gemmad.store.paths import StorePaths
 from gemmad.store.writers import Writers
@@ -71,32 +73,44 @@ class Verification:
                 yield Verdict(name, file, entry.digest, ok=why is None, why=why)
 
     def _look(self, entry: FileEntry) -> str | None:
-        """Why the blob is bad; then it is no longer among the blobs."""
+        """Why the blob is bad; a damaged one is no longer among the blobs."""
         begun = self._done
-        try:
-            facts = self._disk.facts(self._paths.blob(entry.digest))
-        except FileNotFoundError:
-            why: str | None = "is not in the store"
-        else:
-            why = self._read(entry, facts)
-            if why is not None:
-                self._set_aside(entry.digest, facts)
+        why = self._damage(entry)
         self._done = begun + entry.size
         self._tell(0)
         return why
 
-    def _read(self, entry: FileEntry, facts: os.stat_result) -> str | None:
+    def _damage(self, entry: FileEntry) -> str | None:
+        path = self._paths.blob(entry.digest)
+        try:
+            require_inside(path, self._paths.blobs, self._disk)
+            facts = self._disk.facts(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is not in the store"
+        try:
+            why = self._difference(entry, facts)
+        except OSError as error:
+            why = f"cannot be read: {error.strerror or error}"
+            if error.errno != errno.EIO:
+                return why  # not the blob's fault, e.g. too many open files: it stays
+        if why is not None:
+            self._set_aside(entry.digest, facts)
+        return why
+
+    def _difference(self, entry: FileEntry, facts: os.stat_result) -> str | None:
         if not stat.S_ISREG(facts.st_mode):
             return "is not a regular file"
         if facts.st_size != entry.size:
             return f"has {facts.st_size} bytes instead of {entry.size}"
-        try:
-            actual = hash_file(
-                self._paths.blob(entry.digest), self._disk, self._tell, from_disk=True
-            )
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
+        actual = self._hash(entry)
         return None if actual == entry.digest else f"has the content of {actual}"
+
+    def _hash(self, entry: FileEntry) -> Digest:
+        path = self._paths.blob(entry.digest)
+        try:
+            return hash_file(path, self._disk, self._tell, from_disk=True)
+        except OSError:  # once may be a loose cable
+            return hash_file(path, self._disk, self._tell, from_disk=True)
 
     def _set_aside(self, digest: Digest, looked_at: os.stat_result) -> None:
         # A pull that writes this blob right now repairs it; its new file must stay.

@@ -28,6 +28,7 @@ def calls_of(script, tmp_path) -> int:
     return len(disk.calls)
 
 
+@pytest.mark.slow  # test_store_injections.py hits a few calls of each in the fast suite
 @pytest.mark.parametrize("mode", MODES)
 def test_a_failure_at_every_single_call_leaves_a_whole_store(tmp_path, mode):
     """I1 and I2 hold after each of them, and a name that the failing step does not touch stays."""
@@ -41,6 +42,7 @@ def test_a_failure_at_every_single_call_leaves_a_whole_store(tmp_path, mode):
         assert check_invariants(root) <= TOUCHED
 
 
+@pytest.mark.slow
 def test_a_name_listed_before_a_kill_is_listed_after_it(tmp_path):
     """Replacing, copying or deleting other names never loses a name (I3)."""
     script = [("put", "b", b"other", b"shared"), ("copy", "b", "d"), ("delete", "b")]
