@@ -26,7 +26,11 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" tests
 
-test-all: $(VENV)/.test
+$(VENV)/mirror/bin/olah-cli: $(VENV)/.test
+	@$(PYTHON) -m venv $(VENV)/mirror
+	@$(VENV)/mirror/bin/python -m pip install --quiet --disable-pip-version-check olah==0.5.4
+
+test-all: $(VENV)/.test $(VENV)/mirror/bin/olah-cli
 	@$(BIN)/python -m pytest -n 2 -m "not gpu" --timeout 600 tests
 
 check: $(VENV)/.test

@@ -2,9 +2,14 @@
 
     PYTHONPATH=daemon:. python -m tests.bench.pull --gib 4 --to /dev/shm --to /var/tmp
 
-prints a JSON line a directory. The hub runs in a process of its own on the same cores and sends by
-sendfile. `dd_new` is what dd writes to a new file of the same size in that directory in the same
-run, with fsync at its end, as the store does; `dd_again` is the same over pages already there.
+prints JSON lines, two a directory. The hub runs in a process of its own on the same cores and sends
+by sendfile. `dd_new` is what dd writes to a new file of the same size in that directory in the same
+run, with fsync at its end, as the store does, before the pull and after it; `dd_again` is the same
+over pages already there. Where the two differ by much, new pages are what costs: a virtual machine
+whose host lends it memory page by page. `sha256` is one core's hashing alone: no pull is faster.
+
+The second line is the adoption of the same file from Hugging Face's cache in that directory;
+`written_bytes` is what this process made the disk write, and `moved_bytes` what it wrote to files.
 """
 
 import argparse
@@ -26,9 +31,11 @@ from gemmad.core import ByteCount, Digest, FileEntry
 from gemmad.fetch.fetcher import Fetcher
 from gemmad.fetch.limits import FetchLimits
 from gemmad.sources.half import Remote
+from gemmad.sources.hf_cache import cached
 from gemmad.store.disk import Disk
 from gemmad.store.partial import Partial
 from gemmad.store.paths import StorePaths
+from gemmad.store.store import Store
 from tests.fakes.hub.server import running_hub
 
 REPO, NAME = "google/gemma-4-nano-it", "model.safetensors"
@@ -66,43 +73,88 @@ def dd(path: Path, size: int) -> float:
     return size / float(seconds[1]) / 1e6
 
 
-async def pull(url: str, entry: FileEntry, root: Path, connections: int) -> tuple[float, float]:
-    """Seconds of the clock and of this process's CPU."""
+async def pull(url: str, entry: FileEntry, root: Path, connections: int) -> dict[str, float]:
+    """Seconds of the clock, and of this process's CPU in its own code and in the system's."""
     fetcher = Fetcher(FetchLimits(connections=connections))
-    began, used = time.perf_counter(), cpu_seconds()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     with Partial(entry, StorePaths(root), Disk()) as partial:
         await fetcher.fetch(Remote(url), partial, lambda _: None)
-    return time.perf_counter() - began, cpu_seconds() - used
-
-
-def cpu_seconds() -> float:
-    """What this process has used."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "seconds": round(seconds, 2),
+        "mb_s": round(entry.size / seconds / 1e6),
+        "user_s": round(after.ru_utime - before.ru_utime, 2),
+        "system_s": round(after.ru_stime - before.ru_stime, 2),
+    }
 
 
 def measure(url: str, entry: FileEntry, directory: Path, connections: int) -> dict[str, object]:
-    """One line."""
+    """The line of a pull."""
     root = Path(tempfile.mkdtemp(dir=directory))
     try:
-        new, again = (dd(root / "dd", entry.size) for _ in range(2))
+        before, again = (dd(root / "dd", entry.size) for _ in range(2))
         (root / "dd").unlink()
-        seconds, used = asyncio.run(pull(url, entry, root, connections))
-        assert StorePaths(root).blob(entry.digest).stat().st_size == entry.size
+        pulled = asyncio.run(pull(url, entry, root, connections))
+        blob = StorePaths(root).blob(entry.digest)
+        assert blob.stat().st_size == entry.size
+        blob.unlink()
+        after = dd(root / "dd", entry.size)
         return {
             "bench": "pull",
             "directory": str(directory),
             "bytes": entry.size,
             "connections": connections,
             "cores": len(os.sched_getaffinity(0)),
-            "seconds": round(seconds, 2),
-            "mb_s": round(entry.size / seconds / 1e6),
-            "client_cpu_s": round(used, 2),
-            "dd_new_mb_s": round(new),
+            **pulled,
+            "dd_new_mb_s": [round(before), round(after)],
             "dd_again_mb_s": round(again),
+            "sha256_mb_s": round(sha256_rate()),
         }
     finally:
         shutil.rmtree(root)
+
+
+def sha256_rate() -> float:
+    """MB/s of one core."""
+    data, began = os.urandom(TILE_BYTES), time.perf_counter()
+    for _ in range(8):
+        hashlib.sha256(data)
+    return 8 * len(data) / (time.perf_counter() - began) / 1e6
+
+
+def adopt(source: Path, entry: FileEntry, directory: Path) -> dict[str, object]:
+    """The line of an adoption."""
+    root = Path(tempfile.mkdtemp(dir=directory))
+    try:
+        sha256 = entry.digest.removeprefix("sha256:")
+        blob = root / "hub" / "models--google--gemma-4-nano-it" / "blobs" / sha256
+        blob.parent.mkdir(parents=True)
+        shutil.copyfile(source, blob)
+        os.sync()  # what the copy left to write is not the adoption's
+        store, before, began = Store(root / "store"), own_io(), time.perf_counter()
+        (found,) = cached(sha256, root / "hub")
+        assert store.adopt(entry, found)
+        seconds, after = time.perf_counter() - began, own_io()
+        assert store.blobs.has(entry)
+        return {
+            "bench": "adopt",
+            "directory": str(directory),
+            "bytes": entry.size,
+            "seconds": round(seconds, 2),
+            "mb_s": round(entry.size / seconds / 1e6),
+            "read_bytes": after["rchar"] - before["rchar"],
+            "moved_bytes": after["wchar"] - before["wchar"],
+            "written_bytes": after["write_bytes"] - before["write_bytes"],
+            "linked": StorePaths(root / "store").blob(entry.digest).samefile(blob),
+        }
+    finally:
+        shutil.rmtree(root)
+
+
+def own_io() -> dict[str, int]:
+    """What the system has counted for this process."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {name: int(count) for name, count in (line.split(": ") for line in lines)}
 
 
 def main() -> None:
@@ -125,6 +177,7 @@ def main() -> None:
         url = here.recv()
         for to in (arguments.to or [Path("/dev/shm")]) * arguments.repeat:
             print(json.dumps(measure(url, entry, to, arguments.connections)), flush=True)
+            print(json.dumps(adopt(path, entry, to)), flush=True)
         here.send("stop")
         server.join(10)
 

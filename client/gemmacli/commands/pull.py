@@ -59,15 +59,16 @@ def command(
 
 
 def _detach(records: Iterator[Json], model: str, app: App) -> None:
-    """The pull has begun; what is wrong with it so far was raised."""
+    """The pull has begun, or is done where nothing was missing; what is wrong so far was raised."""
     from gemmacli.render import show
     from gemmacli.results import Notice
 
     state = "pulling"
     with closing(cast("Any", records)):
         for record in records:
-            if record.get("total") or record.get("status") == "success":
-                state = "done" if record.get("status") == "success" else state
+            if record.get("status") == "success":
+                state = "done"
+            elif int(record.get("completed") or 0) < int(record.get("total") or 0):
                 break
     text = f"{model} is being pulled. Follow it with: gemma pulls"
     done = f"{model} is in the store."

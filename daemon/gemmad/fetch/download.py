@@ -1,4 +1,8 @@
-"""One file into its partial and into the store: its threads, its hash, and its second reading."""
+"""One file into its partial and into the store: its threads, its hash, and its second reading.
+
+Beside the workers two threads keep up with them, so that little is left to do when the last byte is
+here: the director hashes, and another makes the disk write what the system would hold back.
+"""
 
 import contextlib
 import itertools
@@ -18,6 +22,7 @@ from gemmad.fetch.worker import Worker
 _MISMATCH = "digest_mismatch"  # `code` of the error that `Partial.commit` raises
 _ROUNDS = 3  # readings of what differs, before it is given up
 _NEWS_S = 0.5
+SYNC_BYTES = 64 << 20  # so much may wait for the disk: whoever cancels may wait for it, too
 
 
 class Download:
@@ -40,6 +45,7 @@ class Download:
         self._stopping = threading.Event()
         self._work: Work | None = None  # what is under way; written by the director
         self._troubled: set[int] = set()
+        self._unsynced: OSError | None = None  # what was written is lost; set by the syncing thread
         self._most = 0  # what `completed` has said; it never says less
 
     @property
@@ -72,10 +78,21 @@ class Download:
     def _bring(self, chunks: Iterable[int]) -> None:
         work = Work(map(self._rest, chunks), self._route.subject, self._limits)
         self._work = work
-        with self._workers(work, self._keeping):
-            while not work.ended:
-                self._partial.digest_ahead()
-                work.wait(_NEWS_S)
+        syncing = threading.Thread(target=self._sync, args=(work,), name="fetch sync", daemon=True)
+        syncing.start()
+        try:
+            with self._workers(work, self._keeping):
+                while not work.ended:
+                    self._partial.digest_ahead()
+                    work.wait(_NEWS_S)
+        finally:
+            work.stop()
+            syncing.join()
+            if self._unsynced:  # a failed sync is told once: `commit` would not hear of it
+                self._partial.discard()
+                raise self._unsynced  # whatever the others said of a partial that is gone
+        if work.error:
+            raise work.error
         self._troubled |= work.troubled
 
     def _rest(self, chunk: int) -> Piece:
@@ -105,6 +122,20 @@ class Download:
             raise PullFailed("The download was stopped.", fix="Pull again to go on.")
         if work.error:
             raise work.error
+
+    def _sync(self, work: Work) -> None:
+        synced = self._partial.completed
+        try:
+            while not work.ended:
+                if (here := self._partial.completed) - synced >= SYNC_BYTES:
+                    self._partial.sync_ahead()
+                    synced = here
+                work.wait(_NEWS_S)
+        except PullFailed as error:  # closed meanwhile
+            work.fail(error)
+        except OSError as error:
+            self._unsynced = error
+            work.fail(error)
 
     def _start(self, work: Work, sink: Sink) -> list[threading.Thread]:
         if self._stopping.is_set():

@@ -88,6 +88,10 @@ class Partial(Protocol):
         """What is written from the file's beginning on is hashed."""
         ...
 
+    def sync_ahead(self) -> None:
+        """What is written has reached the disk; after an OSError nothing of it can be trusted."""
+        ...
+
     def commit(self) -> None:
         """The blob is in the store; raises PullFailed with the code `digest_mismatch`."""
         ...

@@ -60,6 +60,7 @@ class Route:
         self.subject = Subject(self.origin.file_name, self.origin.netloc, self.origin.page)
         self.etags: dict[str, str] = {}  # of the first answer of each server
         self.ranges = False  # the server was seen to serve them
+        self.ignored = 0  # answers in a row that ignored one; roughly, as threads race
         self._found: tuple[Place, bool] | None = None
         self._private: bool | None = None
 

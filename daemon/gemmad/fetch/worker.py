@@ -57,7 +57,7 @@ class Worker:
         try:
             body = self._link.ask(piece.asked(self._route.entry.size))
             if not body.whole or piece.left == self._route.entry.size:
-                self._route.ranges = self._route.ranges or not body.whole
+                self._note(body)
                 self._work.opened()
                 self._bring(piece, body)
                 self._release(body)
@@ -67,6 +67,10 @@ class Worker:
             self._give_up(piece, trouble)
             return
         self._stream(body)
+
+    def _note(self, body: Body) -> None:
+        if not body.whole:
+            self._route.ranges, self._route.ignored = True, 0
 
     def _bring(self, piece: Piece, body: Body) -> None:
         """What is left of the piece comes from the body, which begins there."""
@@ -92,16 +96,17 @@ class Worker:
     def _require_stream(self, piece: Piece) -> None:
         """The server sent all of the file instead of a range; the piece is free afterwards.
 
-        Servers forget ranges now and then; it is taken as their way when it costs nothing, or
-        when they insist.
+        Servers forget ranges now and then; it is taken as their way when it costs nothing, when
+        they insist, or when the piece has but one attempt left.
         """
-        most = max(1, self._limits.attempts - 2)
-        patience = most if self._route.ranges else min(2, most)
-        costs = self._route.ranges or piece.begin + piece.done > 0
-        if costs and piece.failures < patience:
+        route, attempts = self._route, self._limits.attempts
+        route.ignored += 1
+        patience = (attempts - 2) * self._limits.connections if route.ranges else 2
+        costs = route.ranges or piece.begin + piece.done > 0
+        if costs and route.ignored <= patience and piece.failures < attempts - 1:
             raise Transient("the server ignored the range")
         if not self._work.stream(piece):
-            raise Transient("the server ignored the range")
+            raise Transient("the server ignored the range", weight=0)  # another brings the piece
 
     def _stream(self, body: Body) -> None:
         """All pieces in their order from one body, what is here already passed over."""

@@ -18,6 +18,7 @@ class PullStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     total: int | None = None
     completed: int | None = None
     kind: Kind | None = None
+    resumed: int | None = None  # bytes of the file that were here before this pull
 
 
 class JobFacts(msgspec.Struct, frozen=True):
@@ -46,6 +47,7 @@ class Job:
         self._on_clients = on_clients
         self._log: list[PullStatus] = []
         self._bytes: dict[str, tuple[int, int]] = {}  # completed and total by digest
+        self._resumed: dict[str, int] = {}  # bytes by digest, where there were any
         self._done = False
         self._error: GemmaError | None = None
         self._changed = asyncio.Event()
@@ -90,12 +92,19 @@ class Job:
         """The job will bring these files."""
         self._bytes = {file.entry.digest: (0, file.entry.size) for file in files}
 
+    def begin(self, file: SourceFile, here: int) -> None:
+        """So many bytes of `file` were here before this job brought any."""
+        if here:
+            self._resumed[file.entry.digest] = here
+        self.progress(file, here)
+
     def progress(self, file: SourceFile, completed: int) -> None:
         """So many bytes of `file` are here."""
         entry = file.entry
         self._bytes[entry.digest] = (completed, entry.size)
         status = f"pulling {digest_hex(entry.digest)[:12]}"
-        self.say(PullStatus(status, entry.digest, entry.size, completed, file.kind))
+        resumed = self._resumed.get(entry.digest)
+        self.say(PullStatus(status, entry.digest, entry.size, completed, file.kind, resumed))
 
     def finish(self, error: GemmaError | None) -> None:
         """Nothing more will be said."""

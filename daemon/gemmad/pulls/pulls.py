@@ -21,7 +21,7 @@ from gemmad.pulls.binding import manifest_of
 from gemmad.pulls.job import Job, JobFacts, PullStatus
 from gemmad.pulls.ports import Accepts, Compose, Inspect
 from gemmad.pulls.space import require_space
-from gemmad.pulls.threads import in_thread
+from gemmad.pulls.threads import in_thread, in_thread_of_its_own
 from gemmad.pulls.transfer import Fetch, Transfer
 from gemmad.pulls.turns import Turns
 from gemmad.sources.half import SourceFile
@@ -162,7 +162,7 @@ class Pulls:
 
     async def _make(self, job: Job, compose: Compose) -> None:
         job.say(PullStatus("pulling manifest"))
-        plan = await asyncio.to_thread(compose)  # 1; cancelled, it is left behind: it only asks
+        plan = await in_thread_of_its_own(compose, "compose a plan")  # 1
         with self._store.pin([file.entry.digest for file in plan.files]):
             await self._bring(job, plan.files)
             job.say(PullStatus("verifying sha256 digest"))  # 5
@@ -179,8 +179,8 @@ class Pulls:
             others = sum(other.remaining for other in self._jobs.values() if other is not job)
             require_space(remaining + others, await in_thread(self._store.free))  # 3
         for file in files:
-            here = 0 if file in away else file.entry.size
-            job.progress(file, here or min(begun.get(file.entry.digest, 0), file.entry.size))
+            here = begun.get(file.entry.digest, 0) if file in away else file.entry.size
+            job.begin(file, min(here, file.entry.size))
             if file in away:
                 await self._fetched(job, file)  # 4
 

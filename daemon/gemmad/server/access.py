@@ -1,7 +1,6 @@
 """One log line a request: what was asked and how it ended; no query, no body, so no prompts."""
 
-from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
+from gemmad.server.aiohttp_web import AbstractAccessLogger, web
 
 
 class AccessLogger(AbstractAccessLogger):

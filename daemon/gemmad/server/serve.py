@@ -8,10 +8,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from aiohttp import web
-
 from gemmad.api.paths import TcpAddress
 from gemmad.server.access import AccessLogger
+from gemmad.server.aiohttp_web import web
 from gemmad.server.app import create_app
 from gemmad.server.listeners import tcp_socket
 from gemmad.server.services import Services
@@ -51,8 +50,9 @@ async def serve(
         await stop.wait()
         log.info("stopping: running answers have %.0f s to finish", DRAIN_S)
     finally:
+        await services.pulls.close()  # they go on where they were: nobody waits for them to finish
         await runner.cleanup()
-        await services.pulls.close()
+        await services.pulls.close()  # of requests that came meanwhile
         await services.residency.close()
         log.info("stopped")
 

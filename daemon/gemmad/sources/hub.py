@@ -6,19 +6,20 @@ plain one. GGUF repositories of others keep it as mtp-*.gguf beside the target.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from gemmad.api.errors import BadRequest, ModelNotFound, PullFailed, Unsupported
-from gemmad.core import HUB_HOST, ByteCount, FileEntry, ModelName, Origin, digest, digest_of
+from gemmad.api.errors import ModelNotFound, PullFailed, Unsupported
+from gemmad.core import HUB_HOST, ByteCount, FileEntry, Origin, digest, digest_of
 from gemmad.formats.limits import BadFile
 from gemmad.formats.shard_index import shards
-from gemmad.sources.catalogue import Offer, Sizes
+from gemmad.sources.catalogue import Offer
 from gemmad.sources.choice import base_name, choose, is_drafter_gguf
 from gemmad.sources.half import Content, Half, Kind, Remote, SourceFile
 from gemmad.sources.hf_cache import cached
-from gemmad.sources.hub_client import HubClient, HubFile, Listing
+from gemmad.sources.hub_answers import HubFile, Listing
+from gemmad.sources.hub_client import HubClient
+from gemmad.sources.hub_search import HubSearch, assistants
 from gemmad.sources.reference import Reference
 
 _INDEX = "model.safetensors.index.json"
@@ -75,20 +76,23 @@ class HubSource:
 
     def pair_of(self, reference: Reference, _target: Half) -> Half | None:
         """The assistant whose name belongs to the repository's, or to that of its base model."""
-        for repository in _siblings(reference.place):
+        for repository in assistants(reference.place):
             if found := self._drafter_or_none(repository):
                 return found
         for base in self._listing(reference).base_models:
-            for repository in _siblings(base):
+            for repository in assistants(base):
                 if found := self._drafter_or_none(repository):
                     note = f"The drafter is that of {base}: a tuned target accepts less of it."
                     return Half(found.files, found.origin, found.licence, notes=(note,))
         return None
 
     def search(self, text: str) -> list[Offer]:
-        """Gemma 4 repositories whose names hold the text; their sizes are not known."""
-        query = text if "gemma" in text.lower() else f"gemma-4 {text}".strip()
-        return [offer for offer in map(_offer, self._client.search(query)) if offer]
+        """Gemma 4 repositories whose names hold the text, with what a pull of each would bring.
+
+        Raises:
+            PullFailed: the hub could not be asked.
+        """
+        return HubSearch(self._client).offers(text)
 
     @property
     def _client(self) -> HubClient:
@@ -127,16 +131,6 @@ def _sizes(listing: Listing) -> dict[str, int]:
 
 def _origin(reference: Reference, listing: Listing) -> Origin:
     return Origin(str(reference), listing.commit)
-
-
-def _siblings(repository: str) -> Iterator[str]:
-    """Where the drafter of a repository would be, nearest first."""
-    name = repository.removesuffix("-GGUF").removesuffix("-gguf")
-    if re.search(r"-qat-", name):
-        yield f"{re.sub(r'-unquantized$', '', name)}-unquantized{_ASSISTANT}"
-        yield re.sub(r"-qat-.*$", "", name) + _ASSISTANT
-    else:
-        yield name + _ASSISTANT
 
 
 def _drafter_names(ggufs: dict[str, int], reference: Reference) -> tuple[str, ...]:
@@ -198,19 +192,7 @@ def _distinct(files: list[SourceFile]) -> tuple[SourceFile, ...]:
     Raises:
         Unsupported: they do.
     """
-    names = [(file.kind, file.name) for file in files]
+    names = [(file.kind, file.name.lower()) for file in files]  # some disks know no case
     if len(set(names)) != len(names):
         raise Unsupported("The repository holds two files of one name.", fix="Name the file.")
     return tuple(files)
-
-
-def _offer(repository: str) -> Offer | None:
-    lower = repository.lower()
-    if "gemma-4" not in lower or lower.endswith(_ASSISTANT):
-        return None
-    try:
-        name = ModelName.parse(f"{HUB_HOST}/{repository}")
-    except BadRequest:
-        return None
-    zero = ByteCount(0)
-    return Offer(name, "A repository of the hub.", "", Sizes(zero, zero, zero))

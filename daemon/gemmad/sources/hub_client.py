@@ -1,55 +1,56 @@
 """Asks a hub, through huggingface_hub: what a repository holds, small files, what a search finds.
 
-The library gives metadata, addresses and the token. Answers are bounded in bytes and in time, since
-a hub is not trusted; large files are fetched elsewhere, byte by byte hashed.
+The library gives the session, addresses, the token and the meaning of errors. Answers are bounded
+in bytes and in time, since a hub is not trusted; large files are fetched elsewhere, byte by byte
+hashed.
 """
 
 import hashlib
 import importlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote, urljoin
 
-from gemmad.api.errors import GemmaError, ModelNotFound, PullFailed
+from gemmad.api.errors import GemmaError, PullFailed
+from gemmad.sources.hub_answers import (
+    Found,
+    HubFile,
+    Listing,
+    lacks_facts,
+    named,
+    nonsense,
+    read_listing,
+    read_search,
+    read_tree,
+)
+from gemmad.sources.hub_session import bounded
+from gemmad.sources.hub_trouble import Trouble
 
-MAX_ANSWER_BYTES = 16 << 20
-_TIMEOUT_S = 30.0
-_SEARCH_LIMIT = 20
+LISTING_BYTES = 4 << 20  # of real ones the largest has a tenth of it
+_TIMEOUT_S = 30.0  # for a connection, and for any further byte
+_MOST_PAGES = 20
+_SEARCH_LIMIT = 40
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """One file of a repository at one commit."""
-
-    name: str
-    size: int
-    blob_id: str  # git's hash of a small file
-    sha256: str | None  # of a large file
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A repository at one commit."""
-
-    repository: str
-    commit: str
-    files: dict[str, HubFile]
-    base_models: tuple[str, ...]  # what its card says it was made from
-    licence: str | None
-
-
 class HubClient:
-    """One hub; methods block."""
+    """One hub; methods block. May be used by several threads."""
 
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        token: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`None`: as the environment says (HF_ENDPOINT, HF_TOKEN, the token's file)."""
         hub = importlib.import_module("huggingface_hub")
         self._hub = hub
         self._token: str | None = token or hub.get_token()
-        self._api = hub.HfApi(endpoint=endpoint, token=self._token or False)
-        self._endpoint: str = self._api.endpoint
-        self._session = _bounded(hub.utils.get_session())
+        self._endpoint: str = hub.HfApi(endpoint=endpoint, token=False).endpoint
+        self._session = bounded(hub.utils.get_session())
+        self._trouble = Trouble(hub.errors, self._endpoint, token=self._token is not None)
+        self._sleep = sleep
 
     @property
     def token(self) -> str | None:
@@ -63,22 +64,14 @@ class HubClient:
             ModelNotFound: no such repository or revision.
             PullFailed: the hub could not be asked, refused, or answered nonsense.
         """
-        info = self._asked(
-            repository,
-            lambda: self._api.model_info(
-                repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
-            ),
-        )
-        card = info.card_data or {}
-        base = card.get("base_model") or []
-        licence = card.get("license")
-        return Listing(
-            repository=repository,
-            commit=_commit(info.sha),
-            files={file.name: file for file in map(_file, info.siblings or ())},
-            base_models=tuple(b for b in ([base] if isinstance(base, str) else base) if b),
-            licence=licence if isinstance(licence, str) else None,
-        )
+        place = f"{self._endpoint}/api/models/{quote(repository)}"
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        data, _ = self._json(repository, f"{place}{at}?blobs=true")
+        found = read_listing(repository, data)
+        if lacks_facts(found):
+            files = named(repository, self._tree(repository, f"{place}/tree/{found.commit}"))
+            found = Listing(repository, found.commit, files, found.base_models, found.licence)
+        return found
 
     def read(self, listing: Listing, file: HubFile) -> bytes:
         """The bytes of a small file, checked against its size and git's hash.
@@ -86,11 +79,7 @@ class HubClient:
         Raises:
             PullFailed: it could not be fetched, or is not what the listing says.
         """
-        headers = self._hub.utils.build_hf_headers(token=self._token or False)
-        url = self.url(listing, file)
-        data = self._asked(
-            listing.repository, lambda: b"".join(self._streamed(url, headers, file.size))
-        )
+        data, _ = self._asked(listing.repository, self.url(listing, file), file.size)
         git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
         if git != file.blob_id:
             raise PullFailed(
@@ -107,122 +96,62 @@ class HubClient:
             )
         )
 
-    def search(self, text: str) -> list[str]:
+    def search(self, text: str) -> list[Found]:
         """Repositories whose names hold the text, most downloaded first.
 
         Raises:
             PullFailed: the hub could not be asked.
         """
+        query = f"search={quote(text, safe='')}&limit={_SEARCH_LIMIT}&sort=downloads"
+        url = f"{self._endpoint}/api/models?{query}&direction=-1&expand[]=safetensors"
+        return read_search(self._json(f"a search for {text[:60]!r}", url)[0])
 
-        def found() -> list[str]:
-            models = self._api.list_models(search=text, limit=_SEARCH_LIMIT, sort="downloads")
-            return [model.id for model in models]
+    def _tree(self, repository: str, url: str) -> Iterator[HubFile]:
+        """The files of a repository page by page."""
+        page = f"{url}?recursive=true"
+        for _ in range(_MOST_PAGES):
+            data, following = self._json(repository, page)
+            yield from read_tree(repository, data)
+            if following is None:
+                return
+            page = following
+        raise nonsense(repository, "its list of files does not end")
 
-        return self._asked(text, found)
+    def _json(self, what: str, url: str) -> tuple[bytes, str | None]:
+        """The answer's bytes, and where it goes on: on the hub itself, or not at all."""
+        data, following = self._asked(what, url, LISTING_BYTES)
+        if following is not None:
+            following = urljoin(url, following)
+            if not following.startswith(f"{self._endpoint}/"):
+                raise nonsense(what, "it goes on at another host")
+        return data, following
 
-    def _streamed(self, url: str, headers: dict[str, str], size: int) -> Iterator[bytes]:
-        received = 0
+    def _asked(self, what: str, url: str, most: int) -> tuple[bytes, str | None]:
+        """At most so many bytes, and the link to the next page; trouble that passes is waited for.
+
+        Raises:
+            GemmaError: for people.
+        """
+        for pause in self._trouble.pauses():
+            try:
+                return self._get(what, url, most)
+            except GemmaError:
+                raise
+            except Exception as error:  # the library's HTTP client has its own root of errors
+                wait_s = self._trouble.wait(error, pause)
+                if wait_s is None:
+                    raise self._trouble.told(what, error) from error
+            self._sleep(wait_s)
+        raise AssertionError("the last pause ends in an error")
+
+    def _get(self, what: str, url: str, most: int) -> tuple[bytes, str | None]:
+        headers = self._hub.utils.build_hf_headers(token=self._token or False)
         with self._session.stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as response:
             self._hub.utils.hf_raise_for_status(response)
+            received = bytearray()
             for chunk in response.iter_bytes():
-                received += len(chunk)
-                if received > size:
-                    raise PullFailed("A file of the hub is longer than its listing says.")
-                yield chunk
-
-    def _asked(self, what: str, ask: Callable[[], T]) -> T:
-        """The answer, or an error for people."""
-        errors = self._hub.errors
-        try:
-            return ask()
-        except GemmaError:
-            raise
-        except errors.GatedRepoError as error:
-            raise PullFailed(
-                f"{what} is gated: its licence must be accepted first.",
-                fix=f"Accept it at {self._endpoint}/{what}, then set HF_TOKEN to your token.",
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise ModelNotFound(
-                f"The hub has no repository {what}, or it is private.",
-                fix="Check the spelling; for a private one set HF_TOKEN to your token.",
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise ModelNotFound(f"{what} has no such revision.") from error
-        except errors.OfflineModeIsEnabled as error:
-            raise PullFailed(
-                f"{what} cannot be asked for: HF_HUB_OFFLINE is set.", fix="Unset it to pull."
-            ) from error
-        except errors.HfHubHTTPError as error:
-            raise self._refused(what, error) from error
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise self._unreachable(what, error) from error
-        except Exception as error:  # the library's HTTP client has its own root of errors
-            raise self._unreachable(what, error) from error
-
-    def _refused(self, what: str, error: Any) -> PullFailed:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status == 429:
-            return PullFailed(
-                f"The hub asks to slow down (429 for {what}).", fix="Wait a minute and pull again."
-            )
-        return PullFailed(f"The hub answered {status} for {what}.", fix="Pull again later.")
-
-    def _unreachable(self, what: str, error: Exception) -> PullFailed:
-        return PullFailed(
-            f"{self._endpoint} could not be asked for {what}: {type(error).__name__}.",
-            fix="Is this machine online? HF_ENDPOINT names another hub.",
-        )
-
-
-def _file(sibling: Any) -> HubFile:
-    lfs = sibling.lfs
-    return HubFile(
-        name=str(sibling.rfilename),
-        size=int((lfs.size if lfs else sibling.size) or 0),
-        blob_id=str(sibling.blob_id or ""),
-        sha256=str(lfs.sha256) if lfs else None,
-    )
-
-
-def _commit(sha: object) -> str:
-    if not isinstance(sha, str) or not sha.isalnum():
-        raise PullFailed("The hub did not say which commit it answers for.", fix="Pull again.")
-    return sha
-
-
-def _bounded(session: Any) -> Any:
-    """The library's session, whose answers end at `MAX_ANSWER_BYTES` and are not compressed."""
-    if getattr(session, "_gemma_bounded", False):
-        return session
-    stream_type = importlib.import_module(type(session).__module__.partition(".")[0]).SyncByteStream
-
-    class Limited(stream_type):  # type: ignore[misc, valid-type]
-        def __init__(self, stream: Any) -> None:
-            self._stream = stream
-
-        def __iter__(self) -> Iterator[bytes]:
-            received = 0
-            for chunk in self._stream:
-                received += len(chunk)
-                if received > MAX_ANSWER_BYTES:
-                    raise PullFailed("The hub's answer is too long to be believed.")
-                yield chunk
-
-        def close(self) -> None:
-            self._stream.close()
-
-    def plain(request: Any) -> None:
-        request.headers["Accept-Encoding"] = "identity"
-
-    def bound(response: Any) -> None:
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise PullFailed("The hub sent a compressed answer that was not asked for.")
-        response.stream = Limited(response.stream)
-
-    hooks = session.event_hooks
-    hooks["request"].append(plain)
-    hooks["response"].append(bound)
-    session.event_hooks = hooks
-    session._gemma_bounded = True
-    return session
+                received += chunk
+                if len(received) > most:
+                    raise nonsense(what, f"an answer is longer than {most} bytes")
+            link: dict[str, Any] = response.links.get("next") or {}
+            return bytes(received), link.get("url")

@@ -47,6 +47,7 @@ class Fault:
     size: int = 1 << 30
     count: int = 100_000
     data: dict[str, Any] | None = None  # JSON body of `status`
+    body: bytes | None = None  # instead of `data`, as it is
     whole: bool = False  # besides, as `ignore-range`
     happened: int = 0
 

@@ -1,13 +1,16 @@
 """What tests of fetching share: a partial of a file on the hub, and limits small enough to wait."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from gemmad.core import ByteCount, Digest, FileEntry
 from gemmad.fetch.fetcher import Fetcher
 from gemmad.fetch.limits import FetchLimits
+from gemmad.fetch.route import Body
 from gemmad.sources.half import Remote
 from gemmad.store.disk import Disk
 from gemmad.store.partial import Partial
@@ -104,3 +107,17 @@ async def cancelled_after(task: "asyncio.Task[None]", condition: Callable[[], bo
     await asyncio.wait({task}, timeout=5)
     assert task.cancelled()
     return loop.time() - began
+
+
+@contextlib.contextmanager
+def counted_reads() -> Iterator[Callable[[], int]]:
+    """Gives how many bytes fetchers have read inside: what a server sent may be in a socket yet."""
+    counts: list[int] = []
+    read_into = Body.read_into
+
+    def counted(body: Body, view: memoryview) -> int:
+        counts.append(read_into(body, view))
+        return counts[-1]
+
+    with patch.object(Body, "read_into", counted):
+        yield lambda: sum(counts)

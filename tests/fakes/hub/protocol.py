@@ -15,6 +15,7 @@ from tests.fakes.hub.repository import (
     HubFile,
     HubRepository,
     model_info,
+    safetensors,
     summary,
     tree,
     tree_entry,
@@ -65,6 +66,8 @@ class Protocol:
         match fault.kind:
             case "refuse":
                 return Answer(0, fault=fault)
+            case "status" if fault.body is not None:
+                return Answer(fault.status, fault.headers, Body.of(fault.body))
             case "status":
                 return _json(fault.data or {"error": "asked for"}, fault.status, fault.headers)
             case "redirect":
@@ -99,8 +102,9 @@ class Protocol:
     def _search(self, seen: Seen) -> Answer:
         query = _first(seen.query)
         words = query.get("search", "").lower().split()
+        expand = parse_qs(seen.query).get("expand[]", [])
         found = [
-            summary(repository)
+            summary(repository) | (safetensors(repository) if "safetensors" in expand else {})
             for repository in self.repositories.values()
             if all(word in repository.id.lower() for word in words)
             and query.get("author", repository.id.split("/")[0]) == repository.id.split("/")[0]

@@ -1,8 +1,10 @@
 """What a hub knows of a repository: files with hashes, commits, and the JSON it says of them."""
 
 import hashlib
+import io
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +124,29 @@ def summary(repository: HubRepository) -> dict[str, Any]:
         "pipeline_tag": repository.info.get("pipeline_tag", "text-generation"),
         "library_name": "transformers",
     }
+
+
+def safetensors(repository: HubRepository) -> dict[str, Any]:
+    """How many numbers of each type are in the main branch's weights, as `expand` has it."""
+    counts: dict[str, int] = {}
+    for file in repository.commits[repository.branches["main"]].values():
+        if file.name.endswith(".safetensors"):
+            for name, tensor in _tensors(file.content).items():
+                if name != "__metadata__":
+                    kind = tensor["dtype"]
+                    counts[kind] = counts.get(kind, 0) + math.prod(tensor["shape"])
+    told = {"parameters": counts, "total": sum(counts.values())}
+    return {"safetensors": told} if counts else {}
+
+
+def _tensors(content: bytes | Path) -> dict[str, Any]:
+    """The header of a safetensors file; tests also serve bytes that are none."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        try:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        except ValueError:
+            return {}
+        return header
 
 
 def _sibling(file: HubFile, blobs: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from gemmacli.summary import stored_name
 from tests.fakes.fake_daemon import FakeDaemon
+from tests.fakes.fake_store_routes import fetched
 from tests.unit.client.conftest import Gemma
 
 JOB = {
@@ -65,6 +66,17 @@ def test_a_detached_pull_says_how_to_follow(gemma: Gemma, daemon: FakeDaemon) ->
     assert result.stdout == "nano is being pulled. Follow it with: gemma pulls\n"
     assert json.loads(gemma("pull", "nano", "--detach", "--json").stdout)["state"] == "pulling"
     assert gemma("pull", "other", "--detach").exit_code == 1
+
+
+def test_a_detached_pull_of_what_is_here_says_that_it_is_done(
+    gemma: Gemma, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was missing: there is nothing to follow."""
+    here = [record for record in fetched() if record.get("completed") == record.get("total")]
+    monkeypatch.setattr("tests.fakes.fake_store_routes.fetched", lambda: here)
+
+    assert gemma("pull", "nano", "--detach").stdout == "nano is in the store.\n"
+    assert json.loads(gemma("pull", "nano", "--detach", "--json").stdout)["state"] == "done"
 
 
 def test_an_interrupted_pull_says_how_to_go_on(

@@ -301,6 +301,29 @@ async def test_disk_that_cannot_be_read_back_ends_the_pull_and_its_threads(
     await until(lambda: not [t for t in threading.enumerate() if t.name.startswith("fetch")])
 
 
+async def test_disk_that_fails_to_sync_ahead_leaves_nothing_to_believe(
+    hub: FakeHub, pull: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed sync is told once, so the commit's would not hear of it: all is fetched again."""
+    synced: list[int] = []
+
+    def broken(partial: Partial) -> None:
+        synced.append(partial.completed)
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("gemmad.fetch.download.SYNC_BYTES", CHUNK)
+    monkeypatch.setattr(Partial, "sync_ahead", broken)
+    hub.misbehave("stall", where="cdn", seconds=1, after=6)
+    with pytest.raises(StoreBroken, match="Input/output error"):
+        await pull.run()
+    monkeypatch.setattr(Partial, "sync_ahead", lambda _: None)
+    before = hub.bytes_sent("cdn")
+    await pull.run()
+
+    assert (pull.right, len(synced)) == (True, 1)
+    assert hub.bytes_sent("cdn") - before == len(DATA)
+
+
 @pytest.mark.parametrize("token", ["hf_x\n", "hf x", "", "hf_é"])
 async def test_token_that_is_none_is_said_so(hub: FakeHub, pull: Pull, token: str) -> None:
     """It never reaches a header; an empty one is as none."""

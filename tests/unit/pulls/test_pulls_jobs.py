@@ -1,6 +1,8 @@
 """Pull jobs: shared, listed, cancelled, resumed, and never half done."""
 
 import asyncio
+import threading
+import time
 
 import pytest
 
@@ -106,7 +108,17 @@ async def test_the_last_client_that_leaves_ends_the_pull_after_the_grace(pulls, 
     weights = [s.completed for s in told if s.total == len(WEIGHTS)]
     assert weights[0] == 3 * CHUNK
     assert weights == sorted(weights)
+    assert {s.resumed for s in told if s.total == len(WEIGHTS)} == {3 * CHUNK}
     assert len(network.sent) == len(set(network.sent))
+
+
+async def test_only_what_was_here_before_is_told_as_resumed(pulls):
+    """All of a file the store has, and nothing of one that is fetched or in hand."""
+    first = await lines(follow(pulls))
+    again = await lines(follow(pulls))
+
+    assert {status.resumed for status in first} == {None}
+    assert all(status.resumed == status.total for status in again if status.digest)
 
 
 async def test_a_client_that_returns_within_the_grace_finds_its_pull(pulls, network):
@@ -170,6 +182,30 @@ async def test_a_pull_cancelled_before_its_first_step_answers(pulls):
 
     with pytest.raises(PullFailed, match="cancelled"):
         await lines(followed)
+
+
+async def test_a_pull_cancelled_while_the_hub_is_silent_answers_at_once(pulls):
+    """The thread that asks is left behind, and holds neither the answer nor the program's end."""
+    asked, answer, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def silent():
+        loop.call_soon_threadsafe(asked.set)
+        answer.wait(20)
+        return FILES
+
+    task = asyncio.create_task(lines(pulls.pull(NAME, "w", silent)))
+    await asked.wait()
+    (asking,) = [t for t in threading.enumerate() if t.name == "compose a plan"]
+    began = time.monotonic()
+    pulls.cancel(NAME)
+    with pytest.raises(PullFailed, match="cancelled"):
+        await task
+    took = time.monotonic() - began
+    answer.set()
+
+    assert asking.daemon
+    assert took < 0.5
+    assert pulls.jobs() == []
 
 
 async def test_another_wish_for_a_name_that_is_pulled_is_busy(pulls, network):

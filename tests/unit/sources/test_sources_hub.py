@@ -12,11 +12,13 @@ from gemmad.sources.half import Content, Half, Remote
 from gemmad.sources.hub import HubSource
 from gemmad.sources.hub_client import HubClient
 from gemmad.sources.reference import Reference
+from tests.fakes.builtin_pair import weights
 from tests.fakes.hub.server import FakeHub
 
 TARGET = {"model_type": "gemma4", "text_config": {}}
 ASSISTANT = {"model_type": "gemma4_assistant", "text_config": {}}
 TOKEN = "hf_canary"
+WEIGHTS = weights({"a": [3]})
 GEMMA = "google/gemma-4-E4B-it"
 
 
@@ -40,7 +42,7 @@ def repository(config: object, **more: bytes) -> dict[str, bytes]:
     """The files of a small repository in Hugging Face's layout."""
     return {
         "config.json": json.dumps(config).encode(),
-        "model.safetensors": b"weights",
+        "model.safetensors": WEIGHTS,
         "tokenizer.json": b"{}",
         "README.md": b"# card",
         "pytorch_model.bin": b"pickle",
@@ -51,7 +53,7 @@ def repository(config: object, **more: bytes) -> dict[str, bytes]:
 
 def source(hub: FakeHub) -> HubSource:
     """The source under test, with a token that must not travel."""
-    return HubSource(lambda: HubClient(hub.url, TOKEN))
+    return HubSource(lambda: HubClient(hub.url, TOKEN, lambda _: None))
 
 
 def names(half: Half | None) -> set[str]:
@@ -71,10 +73,10 @@ def test_a_repository_is_a_target_at_a_commit(hub: FakeHub) -> None:
     }
     by_name = {file.name: file for file in half.files}
     assert isinstance(by_name["config.json"].bytes, Content)
-    weights = by_name["model.safetensors"]
-    assert isinstance(weights.bytes, Remote)
-    assert commit in weights.bytes.url
-    assert weights.entry.digest == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+    model = by_name["model.safetensors"]
+    assert isinstance(model.bytes, Remote)
+    assert commit in model.bytes.url
+    assert model.entry.digest == f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"
     assert half.origin.revision == commit
     assert TOKEN not in repr(half)
 
@@ -182,9 +184,9 @@ def test_the_token_is_shown_to_the_hub_alone(hub: FakeHub) -> None:
 
 def test_a_copy_in_the_cache_is_named(hub: FakeHub, tmp_path: Path) -> None:
     """Any repository's blob of that hash will do."""
-    blob = tmp_path / "cache/models--x--y/blobs" / hashlib.sha256(b"weights").hexdigest()
+    blob = tmp_path / "cache/models--x--y/blobs" / hashlib.sha256(WEIGHTS).hexdigest()
     blob.parent.mkdir(parents=True)
-    blob.write_bytes(b"weights")
+    blob.write_bytes(WEIGHTS)
 
     half = source(hub).target(Reference.parse(f"hf.co/{GEMMA}"))
 
@@ -196,3 +198,29 @@ def test_a_search_finds_targets(hub: FakeHub) -> None:
     found = [str(offer.name) for offer in source(hub).search("E4B")]
 
     assert found == [f"hf.co/{GEMMA}:latest"]
+
+
+def test_a_search_says_what_a_pull_would_bring(hub: FakeHub) -> None:
+    """As the hub tells of safetensors, else as a listing shows; a gated one may stay unknown."""
+    pair = {"model.safetensors": weights({"a": [1000]})}
+    hub.add(GEMMA, repository(TARGET, **pair))
+    hub.add(
+        f"{GEMMA}-assistant", repository(ASSISTANT, **{"model.safetensors": weights({"d": [8]})})
+    )
+    gguf = {
+        "gemma-4-Q4_0.gguf": bytes(70),
+        "mmproj-BF16.gguf": bytes(7),
+        "MTP/Q4_0-MTP.gguf": bytes(9),
+    }
+    hub.add("someone/gemma-4-E4B-GGUF", gguf)
+    hub.misbehave("status", path="/api/models/other*", status=500, times=None)
+    hub.add("other/gemma-4-E4B-x", {"x.gguf": b"GGUF"})
+
+    found = {str(offer.name.short): offer.sizes for offer in source(hub).search("E4B")}
+
+    known = {name: (sizes.target_bytes, sizes.drafter_bytes) for name, sizes in found.items()}
+    assert known == {
+        f"hf.co/{GEMMA}": (2000, 16),
+        "hf.co/someone/gemma-4-E4B-GGUF": (77, 9),
+        "hf.co/other/gemma-4-E4B-x": (0, 0),
+    }
