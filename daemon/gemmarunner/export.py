@@ -4,6 +4,7 @@ One JSON request on stdin, one JSON object a line on stdout:
 
     <- {"files": PairFiles, "format": "hf" | "gguf", "path": "/…/NAME", "name": "…", "force": false}
     -> {"status": "writing target", "completed": 123, "total": 456}
+    -> {"status": "The drafter's …"}                                 what a person should know
     -> {"status": "success", "files": ["/…/NAME.gguf", "/…/mtp-NAME.gguf"]}
     -> {"error": "…", "code": "bad_request", "fix": "…"}            instead, exit status 1
 
@@ -64,28 +65,32 @@ def _as_gguf(
     places = [path, beside] if drafter else [path]
     _check_free(places, request.force)
     with _aside(places) as (whole, *draft):
-        write_target(target, whole, request.name, _progress("target", tell))
+        note = write_target(target, whole, request.name, _progress("target", tell))
         if drafter:
             told = _progress("drafter", tell)
-            write_drafter(drafter, target, draft[0], request.name, told)
+            note = write_drafter(drafter, target, draft[0], request.name, told)
         for made, place in reversed(list(zip([whole, *draft], places, strict=True))):
             _publish(made, place)
+    _tell_note(note, tell)
     return places
 
 
 def _as_directories(
     request: ExportRequest, path: Path, target: Files, drafter: Files, tell: Tell
 ) -> list[Path]:
-    from gemmarunner.export_hf import write_files
+    from gemmarunner.export_hf import write_half
 
     _check_free([path], request.force)
     with _aside([path]) as (whole,):
-        write_files(target, whole / "target", _progress("target", tell))
+        told = _progress("target", tell)
+        note = write_half(target, whole / "target", told, is_drafter=False)
         if drafter:
-            write_files(drafter, whole / "drafter", _progress("drafter", tell))
+            told = _progress("drafter", tell)
+            note = write_half(drafter, whole / "drafter", told, is_drafter=True) or note
         if path.is_dir():
             shutil.rmtree(path)
         whole.replace(path)
+    _tell_note(note, tell)
     return [path / "target", path / "drafter"] if drafter else [path / "target"]
 
 
@@ -112,6 +117,11 @@ def _publish(made: Path, place: Path) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     made.replace(place)
+
+
+def _tell_note(note: str | None, tell: Tell) -> None:
+    if note:
+        tell({"status": note})
 
 
 def _progress(what: str, tell: Tell) -> Callable[[int, int], None]:

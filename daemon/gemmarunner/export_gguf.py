@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from torch import Tensor
 
 from gemmad.api.errors import BadRequest
+from gemmarunner.export_merge import merge_parts
 from gemmarunner.export_metadata import add_drafter_shape, add_target_shape, add_text
 from gemmarunner.files import Files, read_format, read_json, read_tokenizer
 from gemmarunner.models.checkpoint import Checkpoint
@@ -27,6 +28,10 @@ from gemmarunner.models.hf_config import read_drafter_config, read_target_config
 from gemmarunner.models.loader import Progress, read_settings, text_prefix
 from gemmarunner.models.quantized import is_compressed
 
+CLUSTERS_NOTE = (
+    "The drafter's clusters are left out, because llama.cpp loads no file that has them: it drafts "
+    "the same, but scores all of the vocabulary for it."
+)
 _TYPES = {
     torch.float32: GGMLQuantizationType.F32,
     torch.float16: GGMLQuantizationType.F16,
@@ -45,8 +50,8 @@ class _Source(NamedTuple):
     config: TargetConfig | DrafterConfig
 
 
-def write_target(files: Files, path: Path, name: str, progress: Progress) -> None:
-    """The target of `files` is in the GGUF file `path`.
+def write_target(files: Files, path: Path, name: str, progress: Progress) -> str | None:
+    """The target of `files` is in the GGUF file `path`; returns what a person should know of it.
 
     Raises:
         LoadFailed: its files are damaged.
@@ -54,7 +59,7 @@ def write_target(files: Files, path: Path, name: str, progress: Progress) -> Non
     """
     if is_gguf(files):
         _copy(files, path, progress)
-        return
+        return None
     settings = read_settings(files, "config.json")
     _refuse_compressed(settings)
     generation = read_json(files, "generation_config.json")
@@ -63,13 +68,16 @@ def write_target(files: Files, path: Path, name: str, progress: Progress) -> Non
     add_target_shape(writer, config)
     add_text(writer, read_tokenizer(files), read_format(files), generation)
     _write(writer, _Source(checkpoint, text_prefix(checkpoint), config), progress)
+    return None
 
 
-def write_drafter(files: Files, target: Files, path: Path, name: str, progress: Progress) -> None:
-    """The drafter of `files` is in the GGUF file `path`, with its target's tokenizer."""
+def write_drafter(
+    files: Files, target: Files, path: Path, name: str, progress: Progress
+) -> str | None:
+    """As `write_target`, for a drafter, which gets its target's tokenizer."""
     if is_gguf(files):
         _copy(files, path, progress)
-        return
+        return None
     settings = read_settings(files, "config.json")
     _refuse_compressed(settings)
     config = read_drafter_config(settings)
@@ -77,13 +85,14 @@ def write_drafter(files: Files, target: Files, path: Path, name: str, progress: 
     add_drafter_shape(writer, config)
     add_text(writer, read_tokenizer(target), read_format(target), {})
     _write(writer, _Source(Checkpoint(files), "", config), progress)
+    return None if config.centroid is None else CLUSTERS_NOTE
 
 
 def _refuse_compressed(settings: Any) -> None:
     if is_compressed(settings):
         raise BadRequest(
             "A model of compressed tensors cannot be written as GGUF.",
-            fix="Export it with a directory as the target, or export the 16-bit model.",
+            fix="Export it to a directory, or export the 16-bit model or its -gguf release.",
         )
 
 
@@ -165,10 +174,8 @@ def _rope_freqs(config: TargetConfig | DrafterConfig) -> np.ndarray[Any, np.dtyp
 def _copy(files: Files, path: Path, progress: Progress) -> None:
     parts = sorted(name for name in files if name.endswith(".gguf"))
     if len(parts) > 1:
-        raise BadRequest(
-            f"This model is a GGUF file in {len(parts)} parts, which cannot be written as one.",
-            fix="Export it with a directory as the target.",
-        )
+        merge_parts(files, path, progress)
+        return
     size = files[parts[0]].stat().st_size
     shutil.copyfile(files[parts[0]], path)
     progress(size, size)

@@ -12,16 +12,18 @@ Versions 2 and 3, little-endian. What the file says of itself (counts, lengths, 
 with the bytes that are there before anything is done with it: see the CVEs in the tests.
 """
 
-import math
+import hashlib
 import struct
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from gemmad.formats.ggml_types import GGML_TYPES as GGML_TYPES
 from gemmad.formats.ggml_types import GgmlType as GgmlType
 from gemmad.formats.gguf_bytes import HeaderBytes
+from gemmad.formats.gguf_tensors import GgufTensor as GgufTensor
+from gemmad.formats.gguf_tensors import TensorInfo, check_layout, place
 from gemmad.formats.limits import BadFile as BadFile
 from gemmad.formats.limits import open_regular, shown
 
@@ -47,27 +49,18 @@ class GgufLimits:
     """What an honest file never needs more of."""
 
     keys: int = 4_096
-    tensors: int = 65_536
+    tensors: int = 16_384  # a published one has 1,500; beyond this, infos alone take a second
     key_bytes: int = 256
     text_bytes: int = 1 << 20  # a chat template is the longest
-    list_items: int = 2_000_000  # strings and bools of all arrays together
+    texts_bytes: int = 4 << 20  # of all texts together, which may take four times that in memory
+    list_items: int = 1_000_000  # strings and bools of all arrays: a vocabulary has 777,000
+    list_numbers: int = 4_000_000  # of all arrays
     item_bytes: int = 1 << 10
     name_bytes: int = 63  # ggml keeps 64 with the closing zero
     header_bytes: int = 64 << 20
 
 
 LIMITS = GgufLimits()
-
-
-@dataclass(frozen=True, slots=True)
-class GgufTensor:
-    """One tensor; its bytes lie in the file, aligned, and overlap no other's."""
-
-    name: str
-    type: int  # id in GGML_TYPES
-    shape: tuple[int, ...]  # as torch counts: rows first
-    begin: int  # byte in the file
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,39 +71,59 @@ class Gguf:
     metadata: dict[str, Value]
     tensors: tuple[GgufTensor, ...]
     alignment: int
+    digests: dict[str, str] = field(default_factory=dict)  # sha256 of lists that were not kept
+    infos_begin: int = 0  # byte in the file: keys lie before it
 
 
 def read_gguf(
-    path: Path, limits: GgufLimits = LIMITS, *, skipped: frozenset[str] = frozenset()
+    path: Path,
+    limits: GgufLimits = LIMITS,
+    *,
+    longest: int | None = None,
+    hashed: frozenset[str] = frozenset(),
 ) -> Gguf:
-    """The header of the GGUF file `path`; of `skipped` keys, lists are checked and not kept.
+    """The header of the GGUF file `path`.
+
+    With `longest`, lists of more items and all lists of strings are checked, and empty in the
+    metadata. Of those that are `hashed`, a hash is kept, of each string's length as u32 and UTF-8.
 
     Raises:
         BadFile: it is damaged, cut off, hostile, or of a version or type that is not known.
         OSError: it cannot be read.
     """
     with open_regular(path) as file:
-        return _Reader(HeaderBytes(file, limits.header_bytes), limits, skipped).read()
+        return _Reader(HeaderBytes(file, limits.header_bytes), limits, longest, hashed).read()
 
 
 class _Reader:
-    def __init__(self, source: HeaderBytes, limits: GgufLimits, skipped: frozenset[str]) -> None:
+    def __init__(
+        self,
+        source: HeaderBytes,
+        limits: GgufLimits,
+        longest: int | None,
+        hashed: frozenset[str],
+    ) -> None:
         self._source = source
         self._limits = limits
-        self._skipped = skipped
+        self._keeps_texts = longest is None
+        self._longest = limits.header_bytes if longest is None else longest
+        self._hashed = hashed
+        self._digests: dict[str, str] = {}
         self._items_left = limits.list_items
+        self._numbers_left = limits.list_numbers
+        self._texts_left = limits.texts_bytes
 
     def read(self) -> Gguf:
         version = self._version()
         tensors, keys = self._source.unpack(_COUNTS, "its counts")
         self._check_counts(tensors, keys)
         metadata = self._metadata(keys)
-        alignment = _alignment(metadata)
+        alignment, infos_begin = _alignment(metadata), self._source.position
         infos = [self._info() for _ in range(tensors)]
         start = -(-self._source.position // alignment) * alignment
-        places = tuple(_place(info, start, alignment, self._source.size) for info in infos)
-        _check_layout(places)
-        return Gguf(version, metadata, places, alignment)
+        places = tuple(place(info, start, alignment, self._source.size) for info in infos)
+        check_layout(places)
+        return Gguf(version, metadata, places, alignment, self._digests, infos_begin)
 
     def _version(self) -> int:
         if self._source.left < len(MAGIC) or self._source.take(len(MAGIC), "its name") != MAGIC:
@@ -141,14 +154,14 @@ class _Reader:
             if not key or key in found:
                 raise BadFile(f"its metadata key {shown(key)!r} is empty or there twice")
             (kind,) = self._source.unpack(_U32, "a metadata type")
-            found[key] = self._value(kind, f"its metadata {shown(key)}", key not in self._skipped)
+            found[key] = self._value(kind, key, f"its metadata {shown(key)}")
         return found
 
-    def _value(self, kind: int, what: str, keep: bool) -> Value:
+    def _value(self, kind: int, key: str, what: str) -> Value:
         if kind == _STRING:
-            return self._source.string(self._limits.text_bytes, what)
+            return self._text(what)
         if kind == _ARRAY:
-            return self._array(what, keep)
+            return self._array(key, what)
         if kind == _BOOL:
             return self._source.take(1, what) != b"\0"
         if kind not in _PACKED:
@@ -156,42 +169,51 @@ class _Reader:
         value: int | float = self._source.unpack(_PACKED[kind], what)[0]
         return value
 
-    def _array(self, what: str, keep: bool) -> Value:
+    def _text(self, what: str) -> str:
+        begin = self._source.position
+        text = self._source.string(min(self._limits.text_bytes, self._texts_left), what)
+        self._texts_left -= self._source.position - begin
+        return text
+
+    def _array(self, key: str, what: str) -> Value:
         kind, count = self._source.unpack(_ARRAY_HEAD, what)
         if kind in _SCALARS:
-            return self._source.numbers(_SCALARS[kind], count, what)
+            self._numbers_left = _spent(self._numbers_left, count, what)
+            return self._source.numbers(_SCALARS[kind], count, what, keep=count <= self._longest)
         if kind == _ARRAY:
             raise BadFile(f"{what} is an array of arrays, which no model needs")
         if kind not in (_BOOL, _STRING):
             raise BadFile(f"{what} is an array of the unknown type {kind}")
         self._source.check(count, what)
-        if count > self._items_left:
-            raise BadFile(
-                f"{what} is a list of {count}; at most {self._limits.list_items} items are read"
-            )
-        self._items_left -= count
+        self._items_left = _spent(self._items_left, count, what)
         if kind == _BOOL:
-            return [byte != 0 for byte in self._source.take(count, what)]
-        return self._source.strings(count, self._limits.item_bytes, what, keep)
+            flags = [byte != 0 for byte in self._source.take(count, what)]
+            return flags if count <= self._longest else []
+        return self._strings(key, count, what)
 
-    def _info(self) -> "_Info":
+    def _strings(self, key: str, count: int, what: str) -> list[str]:
+        digest = hashlib.sha256() if key in self._hashed else None
+        most, keep = self._limits.item_bytes, self._keeps_texts
+        found = self._source.strings(count, most, what, keep=keep, digest=digest)
+        if digest is not None and count:
+            self._digests[key] = digest.hexdigest()
+        return found
+
+    def _info(self) -> TensorInfo:
         name = self._source.string(self._limits.name_bytes, "a tensor's name")
         what = f"the tensor {shown(name)!r}"
         (dims,) = self._source.unpack(_U32, what)
         if not name or dims > _MAX_DIMS:
             raise BadFile(f"{what} has no name or {dims} dimensions; at most {_MAX_DIMS} are read")
         *lengths, kind, offset = self._source.unpack(_INFO_TAILS[dims], what)
-        return _Info(name, tuple(reversed(lengths)), kind, offset)
+        return TensorInfo(name, tuple(reversed(lengths)), kind, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Info:
-    """A tensor as the file describes it, nothing believed yet."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
+def _spent(left: int, count: int, what: str) -> int:
+    """What is left of a bound after a list of `count`."""
+    if count > left:
+        raise BadFile(f"{what} is a list of {count}; at most {left} more items are read")
+    return left - count
 
 
 def _alignment(metadata: dict[str, Value]) -> int:
@@ -201,30 +223,3 @@ def _alignment(metadata: dict[str, Value]) -> int:
         raise BadFile("its general.alignment is no power of two from 8 to 4096")
     assert isinstance(value, int)
     return value
-
-
-def _place(info: _Info, start: int, alignment: int, size: int) -> GgufTensor:
-    what = f"the tensor {shown(info.name)!r}"
-    kind = GGML_TYPES.get(info.kind)
-    if kind is None:
-        raise BadFile(f"{what} is of the unknown type {info.kind}")
-    row = info.shape[-1] if info.shape else 1
-    if 0 in info.shape or row % kind.block_weights:
-        raise BadFile(f"{what} has rows of {row}, which is no number of {kind.name} blocks")
-    nbytes = math.prod(info.shape) // kind.block_weights * kind.block_bytes
-    if info.offset % alignment:
-        raise BadFile(f"{what} begins at {info.offset}, which is not aligned to {alignment}")
-    begin = start + info.offset
-    if begin + nbytes > size:
-        raise BadFile(f"{what} ends at byte {begin + nbytes} of a file of {size}")
-    return GgufTensor(info.name, info.kind, info.shape, begin, nbytes)
-
-
-def _check_layout(tensors: tuple[GgufTensor, ...]) -> None:
-    if len({tensor.name for tensor in tensors}) != len(tensors):
-        raise BadFile("two of its tensors have one name")
-    end = 0
-    for tensor in sorted(tensors, key=lambda tensor: tensor.begin):
-        if tensor.begin < end:
-            raise BadFile(f"the tensor {shown(tensor.name)!r} overlaps another")
-        end = tensor.begin + tensor.nbytes

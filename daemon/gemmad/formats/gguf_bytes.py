@@ -4,12 +4,19 @@ import os
 import struct
 import sys
 from array import array
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from gemmad.formats.limits import BadFile
 
 _WINDOW_BYTES = 256 << 10  # read at once; a string or number never needs the whole header
 _LENGTH = struct.Struct("<Q")
+_SHORT_LENGTH = struct.Struct("<I")
+
+
+class Digest(Protocol):
+    """A hash that is being computed."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class HeaderBytes:
@@ -71,8 +78,12 @@ class HeaderBytes:
             raise BadFile(f"{what} is {length} bytes long; at most {most} are read")
         return _decoded(self.take(length, what), what)
 
-    def strings(self, count: int, most: int, what: str, keep: bool = True) -> list[str]:
+    def strings(
+        self, count: int, most: int, what: str, *, keep: bool = True, digest: Digest | None = None
+    ) -> list[str]:
         """The next `count` strings; none of them when they are not to be kept.
+
+        `digest` is fed each string's length as u32 and its UTF-8.
 
         Raises:
             BadFile: as `string`.
@@ -82,12 +93,14 @@ class HeaderBytes:
         while count:
             some = self._strings_in_window(count, most, what) or [self.string(most, what)]
             count -= len(some)
+            if digest is not None:
+                _feed(digest, some)
             if keep:
                 found += some
         return found
 
-    def numbers(self, typecode: str, count: int, what: str) -> "array[Any]":
-        """The next `count` numbers.
+    def numbers(self, typecode: str, count: int, what: str, *, keep: bool = True) -> "array[Any]":
+        """The next `count` numbers; none of them when they are not to be kept.
 
         Raises:
             BadFile: as `check`.
@@ -97,7 +110,8 @@ class HeaderBytes:
         self.check(left, what)
         while left:
             piece = self.take(min(left, _WINDOW_BYTES), what)
-            found.frombytes(piece)
+            if keep:
+                found.frombytes(piece)
             left -= len(piece)
         if sys.byteorder == "big":
             found.byteswap()
@@ -137,6 +151,13 @@ class HeaderBytes:
             pieces.append(piece)
             have += len(piece)
         self._window, self._at = b"".join(pieces), 0
+
+
+def _feed(digest: Digest, texts: list[str]) -> None:
+    for text in texts:
+        data = text.encode()
+        digest.update(_SHORT_LENGTH.pack(len(data)))
+        digest.update(data)
 
 
 def _decoded(data: bytes, what: str) -> str:

@@ -76,8 +76,10 @@ def check_supported(found: Architecture) -> None:
         BadFile: it does not.
     """
     if found.family not in SUPPORTED:
-        family = found.family.replace("gemma", "Gemma ")
-        raise BadFile(f"it is a {family} model, which this version does not run; Gemma 4 is run")
+        raise BadFile(
+            "it is a Gemma 3 model, which uses attention values as they are; the decoder here, "
+            "made for Gemma 4, normalises them. Use a Gemma 4 model, such as gemma4:e2b or e4b"
+        )
 
 
 def _check_quantization(settings: object) -> None:

@@ -13,10 +13,10 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from gemmad.formats.json_text import load_json
+from gemmad.formats.json_text import LARGE, load_json
 from gemmad.formats.limits import BadFile, open_regular, shown
 
-MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 8 << 20
 MAX_DIMS = 8
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
@@ -46,7 +46,7 @@ def read_header(path: Path, most: int = MAX_HEADER_BYTES) -> list[TensorPlace]:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         text = _header(file, size, most)
-    entries = load_json(text, most)
+    entries = load_json(text, LARGE)
     if not isinstance(entries, dict):
         raise BadFile("its header is no object")
     entries.pop("__metadata__", None)
@@ -69,21 +69,20 @@ def _header(file: BinaryIO, size: int, most: int) -> bytes:
 
 
 def _place(name: str, entry: Any, data: int, size: int) -> TensorPlace:
-    what = f"the tensor {shown(name)}"
     try:
         kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise BadFile(f"its header does not describe {what}") from None
+        raise BadFile(f"its header does not describe the tensor {shown(name)}") from None
     sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
     if not sound or len(shape) > MAX_DIMS:
-        raise BadFile(f"{what} has an odd shape or place")
+        raise BadFile(f"the tensor {shown(name)} has an odd shape or place")
     if not isinstance(kind, str) or kind not in ITEM_BYTES:
-        raise BadFile(f"{what} is of the unknown type {shown(str(kind)[:20])}")
+        raise BadFile(f"the tensor {shown(name)} is of the unknown type {shown(str(kind)[:20])}")
     nbytes = math.prod(shape) * ITEM_BYTES[kind]
     if end - begin != nbytes:
-        raise BadFile(f"{what} takes {nbytes} bytes, not {end - begin}")
+        raise BadFile(f"the tensor {shown(name)} takes {nbytes} bytes, not {end - begin}")
     if data + end > size:
-        raise BadFile(f"it ends at byte {size}, in {what} or before it")
+        raise BadFile(f"it ends at byte {size}, in the tensor {shown(name)} or before it")
     return TensorPlace(name, kind, shape, data + begin, nbytes)
 
 

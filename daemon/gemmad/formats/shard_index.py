@@ -5,7 +5,7 @@
 
 import re
 
-from gemmad.formats.json_text import load_object
+from gemmad.formats.json_text import LARGE, load_object
 from gemmad.formats.limits import BadFile, shown
 
 MAX_SHARDS = 4_096
@@ -18,7 +18,7 @@ def shards(index: bytes) -> tuple[str, ...]:
     Raises:
         BadFile: it is no index, or names what is no plain file name of a safetensors file.
     """
-    weights = load_object(index).get("weight_map")
+    weights = load_object(index, LARGE).get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise BadFile("it has no weight_map")
     odd = [name for name in weights.values() if not _plain(name)]

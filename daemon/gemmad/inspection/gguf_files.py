@@ -1,13 +1,11 @@
 """Reads a half in GGUF: one file, or the parts of one that was split."""
 
-import hashlib
 import math
-import struct
 from pathlib import Path
 
 from gemmad.core import Digest
 from gemmad.formats.architectures import GGUF_ARCHITECTURES, Architecture
-from gemmad.formats.gguf import Gguf, Value, read_gguf
+from gemmad.formats.gguf import LIMITS, Gguf, Value, read_gguf
 from gemmad.formats.hf_config import check_supported
 from gemmad.formats.limits import BadFile, shown
 from gemmad.inspection.half import Files, HalfFacts, reading
@@ -17,7 +15,8 @@ from gemmad.inspection.settings import gguf_settings
 from gemmad.inspection.weights import gguf_weights
 
 SUFFIX = ".gguf"
-_UNREAD = frozenset(("tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"))
+_TOKENS = "tokenizer.ggml.tokens"
+_LONGEST_LIST = 1_000  # a number for each layer; only a tokenizer's lists are longer
 _MAX_INFO_CHARS = 200
 _SAMPLING = {  # `general.sampling.` of GGUF -> ours
     "temp": ("temperature", float),
@@ -75,6 +74,8 @@ def read_parts(files: Files) -> tuple[str, Gguf]:
             if number in parts or not 0 <= number < max(count, 1) or max(count, 1) != len(files):
                 raise BadFile(f"it is part {number + 1} of {count}, among {len(files)} files")
             parts[number] = (name, part)
+            if sum(len(known.tensors) for _, known in parts.values()) > LIMITS.tensors:
+                raise BadFile(f"with it, the model has more than {LIMITS.tensors} tensors")
     name, first = parts[0]
     with reading(name):
         tensors = tuple(tensor for number in sorted(parts) for tensor in parts[number][1].tensors)
@@ -82,7 +83,7 @@ def read_parts(files: Files) -> tuple[str, Gguf]:
             raise BadFile("one of its tensors is in another part too")
         if _int(first, "split.tensors.count", len(tensors)) != len(tensors):
             raise BadFile("its parts do not hold as many tensors as it says")
-    return name, Gguf(first.version, first.metadata, tensors, first.alignment)
+    return name, Gguf(first.version, first.metadata, tensors, first.alignment, first.digests)
 
 
 def gguf_architecture(gguf: Gguf) -> Architecture:
@@ -111,20 +112,13 @@ def gguf_sampling(gguf: Gguf) -> dict[str, Parameter]:
 
 
 def _read_part(path: Path) -> Gguf:
-    return read_gguf(path, skipped=_UNREAD)
+    return read_gguf(path, longest=_LONGEST_LIST, hashed=frozenset((_TOKENS,)))
 
 
 def _tokens_digest(gguf: Gguf) -> Digest | None:
     """A hash over the tokens, each with its length; None where the file has none."""
-    tokens = gguf.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
-        return None
-    hashed = hashlib.sha256()
-    for token in tokens:
-        data = str(token).encode()
-        hashed.update(struct.pack("<I", len(data)))
-        hashed.update(data)
-    return Digest(f"sha256:{hashed.hexdigest()}")
+    found = gguf.digests.get(_TOKENS)
+    return Digest(f"sha256:{found}") if found else None
 
 
 def _general(gguf: Gguf) -> dict[str, object]:

@@ -10,7 +10,7 @@ import msgspec
 
 from gemmad.core import Digest
 from gemmad.formats.hf_config import architecture, check_config, check_keys
-from gemmad.formats.json_text import MAX_BYTES, load_object
+from gemmad.formats.json_text import LARGE, SETTINGS, load_object
 from gemmad.formats.limits import BadFile, open_regular, read_bounded
 from gemmad.formats.safetensors import TensorPlace, read_header
 from gemmad.formats.shard_index import shards
@@ -22,8 +22,10 @@ from gemmad.inspection.weights import safetensors_weights
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
-MAX_TOKENIZER_BYTES = 64 << 20
+MAX_TOKENIZER_BYTES = 48 << 20  # Gemma's is 32 MB
 MAX_TEMPLATE_BYTES = 1 << 20
+MAX_TENSORS = 65_536  # of all shards; where each expert's matrices have scales, there are 35,000
+_UNREAD = (TOKENIZER, "vocab.json")
 _WEIGHTS, _INDEX = ".safetensors", ".safetensors.index.json"
 _SAMPLING = {"temperature": float, "top_k": int, "top_p": float, "min_p": float}
 
@@ -34,7 +36,8 @@ def read_hf_half(files: Files) -> HalfFacts:
     Raises:
         BadPart: naming the file that cannot be used.
     """
-    texts = {name: read_settings(name, files) for name in files if name.endswith(".json")}
+    names = (name for name in files if name.endswith(".json") and not name.endswith(_INDEX))
+    texts = {name: read_settings(name, files) for name in names}
     config = texts.get(CONFIG, {})
     with reading(CONFIG):
         if CONFIG not in files:
@@ -57,16 +60,16 @@ def read_hf_half(files: Files) -> HalfFacts:
 
 
 def read_settings(name: str, files: Files) -> dict[str, Any]:
-    """One JSON file of a repository; of the tokenizer, nothing but that it is JSON.
+    """One JSON file of a repository; of a vocabulary, nothing but that it is JSON.
 
     Raises:
         BadPart: it is damaged, too large, or asks for code.
     """
     with reading(name):
-        if name == TOKENIZER:
+        if name in _UNREAD:
             _check_tokenizer(files[name])
             return {}
-        found = load_object(read_bounded(files[name], MAX_BYTES))
+        found = load_object(read_bounded(files[name], SETTINGS.nbytes))
         check_keys(found)
     return found
 
@@ -79,7 +82,7 @@ def read_tensors(files: Files) -> list[TensorPlace]:
     """
     for index in (name for name in files if name.endswith(_INDEX)):
         with reading(index):
-            for shard in shards(read_bounded(files[index], MAX_BYTES)):
+            for shard in shards(read_bounded(files[index], LARGE.nbytes)):
                 if shard not in files:
                     raise BadFile(f"it names {shard}, which is not there")
     found: dict[str, TensorPlace] = {}
@@ -89,6 +92,8 @@ def read_tensors(files: Files) -> list[TensorPlace]:
                 if place.name in found:
                     raise BadFile(f"its tensor {place.name[:80]} is in another file too")
                 found[place.name] = place
+            if len(found) > MAX_TENSORS:
+                raise BadFile(f"with it, the model has more than {MAX_TENSORS} tensors")
     if not found:
         with reading("model.safetensors"):
             raise BadFile("it is missing or has no tensors")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gemmad.formats.architectures import GGUF_PROJECTORS, MODEL_TYPES, Architecture
 from gemmad.formats.hf_config import check_keys
-from gemmad.formats.json_text import MAX_BYTES, load_object
+from gemmad.formats.json_text import SETTINGS, load_object
 from gemmad.formats.limits import BadFile, read_bounded
 from gemmad.inspection.describe import describe
 from gemmad.inspection.gguf_files import gguf_architecture, is_gguf, read_gguf_half, read_parts
@@ -78,7 +78,7 @@ def _check_projector(name: str, path: Path) -> None:
 def _check_adapter(files: Files) -> None:
     for name in (name for name in files if name.endswith(".json")):
         with reading(name):
-            check_keys(load_object(read_bounded(files[name], MAX_BYTES)))
+            check_keys(load_object(read_bounded(files[name], SETTINGS.nbytes)))
     if files:
         read_tensors(files)
 

@@ -30,6 +30,7 @@ HF_KEYS = {  # key of config.json's text part -> ours
     "num_experts": "expert_count",
     "vocab_size": "vocab_size",
 }
+_PER_LAYER = ("intermediate_size",)  # may be a list
 _RANGES = {  # of a number, or of each of a list; a decoder would allocate what they say
     "block_count": (1, 1_000),
     "context_length": (1, 1 << 24),
@@ -56,9 +57,14 @@ def hf_settings(text: Mapping[str, Any]) -> Settings:
     Raises:
         BadFile: one is missing or out of range; names it.
     """
-    found = {ours: text[key] for key, ours in HF_KEYS.items() if _number(text.get(key))}
-    names = {ours: key for key, ours in HF_KEYS.items()}
-    return _checked(found, names)
+    found: Settings = {}
+    for key, ours in HF_KEYS.items():
+        value = text.get(key)
+        if value is not None and _number(value):
+            found[ours] = value
+        elif value is not None and key not in _PER_LAYER:
+            raise BadFile(f"its {key} is {shown(str(value)[:40])!r}, and no number")
+    return _checked(found, {ours: key for key, ours in HF_KEYS.items()})
 
 
 def gguf_settings(metadata: Mapping[str, Value], architecture: str) -> Settings:

@@ -102,7 +102,7 @@ def _ordered(headers: Mapping[str, Gguf]) -> list[str]:
 def _part(name: str, header: Gguf) -> tuple[int, int]:
     """Number of this part, from 0, and how many there are."""
     number, count = (header.metadata.get(f"split.{key}", default) for key, default in _SPLIT)
-    if type(number) is not int or type(count) is not int or not 0 < count <= 10_000:
+    if type(number) is not int or type(count) is not int or not 0 <= count <= 10_000:  # 0: merged
         raise LoadFailed(f"{name}: split.no or split.count is no number of parts.", fix=_AGAIN)
     return number, max(count, 1)
 

@@ -46,7 +46,7 @@ _HEAD = "lm_head.weight"
 _QKV = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Rows of a stored tensor that are (a part of) one that decoders ask for."""
 
     place: Place  # dtype and shape are of its bytes
@@ -73,9 +73,7 @@ class GgufWeights:
         self.dtype = dtype
         self._keep_packed = keep_packed
         self._progress = progress or (lambda done, total: None)
-        layers = model.keys().integer("block_count")
-        names = checkpoint_names(is_drafter, layers)
-        self._pieces = {name: _pieces(model, name, heads) for name in names}
+        self._pieces = text_pieces(model, is_drafter=is_drafter, heads=heads)
         places = [piece.place for found in self._pieces.values() for piece in found]
         self._file_names = {stored.path: stored.file_name for stored in model.tensors.values()}
         self._mapped = MappedFiles()
@@ -152,7 +150,7 @@ class GgufWeights:
             raise LoadFailed(
                 f"The GGUF file lacks the tensor {next(gguf_names(name))}.", fix=_AGAIN
             )
-        whole = _joined_shape([piece.shape for piece in pieces])
+        whole = joined_shape([piece.shape for piece in pieces])
         if whole != shape and math.prod(whole) == 1 == math.prod(shape):
             whole = shape
         if whole != shape:
@@ -179,6 +177,17 @@ class GgufWeights:
         self._done = min(self._total, self._done + place.nbytes)
         self._progress(self._done, self._total)
         return data
+
+
+def text_pieces(
+    model: GgufModel, *, is_drafter: bool, heads: tuple[tuple[int, int], ...] = ()
+) -> dict[str, list[Piece]]:
+    """Where each tensor that a decoder may ask for lies; nowhere, if the file has none.
+
+    `heads` has the rows of each layer's queries and keys. Raises LoadFailed.
+    """
+    names = checkpoint_names(is_drafter, model.keys().integer("block_count"))
+    return {name: _pieces(model, name, heads) for name in names}
 
 
 def stored_dtype(model: GgufModel) -> torch.dtype:
@@ -232,13 +241,13 @@ def _looked_up(name: str) -> bool:
     return name.endswith(_LOOKED_UP)
 
 
-def _joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+def joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     if len(shapes) == 1:
         return shapes[0]
     return (shapes[0][0], sum(shape[1] for shape in shapes), *shapes[0][2:])
 
 
-def _pieces(model: GgufModel, name: str, heads: tuple[tuple[int, int], ...]) -> list[_Piece]:
+def _pieces(model: GgufModel, name: str, heads: tuple[tuple[int, int], ...]) -> list[Piece]:
     for found in gguf_names(name):
         if found in model.tensors:
             _refuse_scaled(model, found)
@@ -259,7 +268,7 @@ def _refuse_scaled(model: GgufModel, name: str) -> None:
 
 def _other_layouts(
     model: GgufModel, name: str, heads: tuple[tuple[int, int], ...]
-) -> Iterator[_Piece]:
+) -> Iterator[Piece]:
     """Queries, keys and values as rows of one tensor; experts' gates and ups as two."""
     layer = layer_of(name)
     if layer is None:
@@ -279,11 +288,11 @@ def _other_layouts(
                 yield _whole(f"{name}.{number}", half)
 
 
-def _whole(name: str, stored: StoredTensor, rows: tuple[int, int] | None = None) -> _Piece:
+def _whole(name: str, stored: StoredTensor, rows: tuple[int, int] | None = None) -> Piece:
     """A stored tensor, or some of its rows, under a decoder's name."""
     info, path, _ = stored
     begin, end = rows or (0, info.shape[0] if info.shape else 1)
     each = info.nbytes // (info.shape[0] if info.shape else 1)
     nbytes = (end - begin) * each
     place = Place(name, path, info.begin + begin * each, nbytes, torch.uint8, (nbytes,))
-    return _Piece(place, info.type, (end - begin, *info.shape[1:]) if info.shape else ())
+    return Piece(place, info.type, (end - begin, *info.shape[1:]) if info.shape else ())

@@ -23,7 +23,8 @@ _SMALL_ELEMENTS = 2**16
 _KEPT = frozenset(("ple_gate", "ple_widen", "ple_context"))
 
 _ALREADY = (
-    "The file's weights are quantized already: --quantize changes only those it holds in 16 bits."
+    "The file's weights are quantized already and kept as they are: --quantize changes only those "
+    "it holds in 16 bits."
 )
 
 

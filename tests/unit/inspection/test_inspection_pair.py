@@ -12,7 +12,6 @@ from gemmad.inspection.inspector import inspect
 from gemmad.wire import PairFiles
 
 NANO = Path(gemmamodelfiles.__path__[0]) / "nano"
-BOMBS = Path(__file__).parents[1] / "formats" / "bombs"
 
 
 @pytest.fixture
@@ -82,10 +81,3 @@ async def test_code_in_a_config_is_refused(pair: Path) -> None:
 
     with pytest.raises(Unsupported, match="auto_map"):
         await inspect(files(pair))
-
-
-@pytest.mark.parametrize("bomb", ["arraybomb", "nest", "ovf"])
-async def test_a_bomb_harms_nobody(bomb: str) -> None:
-    """It is refused in the other process, and this one lives."""
-    with pytest.raises(Unsupported):
-        await inspect(PairFiles(target={"model.gguf": str(BOMBS / f"{bomb}.gguf")}))

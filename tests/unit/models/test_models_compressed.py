@@ -210,7 +210,7 @@ def compressed(source: Path, into: Path) -> tuple[Path, Path]:
     return made[0], made[1]
 
 
-@pytest.mark.parametrize("shape", ["e2b", "31b"])
+@pytest.mark.parametrize("shape", ["31b", pytest.param("e2b", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_w4a16_pair_equals_its_dequantized_twin(pair_of, tmp_path, shape, dtype) -> None:
     """A whole target written so gives the twin's logits: bit for bit, or to bf16's rounding."""

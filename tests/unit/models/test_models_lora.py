@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -14,7 +15,9 @@ from gemmarunner.models.config import TargetConfig
 from gemmarunner.models.loader import load_target
 from gemmarunner.models.lora import ACCEPTANCE_NOTE, AdaptedTake, Delta, adaptable, read_adapter
 from gemmarunner.quant.formats import Format, Packed, quantize
+from tests.fakes.gguf_pairs import Writing, write_gguf
 from tests.fakes.tiny_models import checkpoint_files
+from tests.unit.models.test_models_gguf import twin_of
 
 IDS = torch.arange(20)
 PREFIXES = ("base_model.model.model.", "base_model.model.model.language_model.", "model.")
@@ -187,3 +190,52 @@ def test_packed_matrix_is_unpacked_for_its_adapter_alone() -> None:
     assert torch.equal(take.matrix("a.weight", (4, 64)), expected)
     assert take.matrix("b.weight", (4, 64)) is packed
     assert len(notes) == 2
+
+
+def test_adapter_on_a_packed_gguf_is_its_unpacked_twins(pair_of, tmp_path) -> None:
+    """What it changes is unpacked exactly; the rest stays packed, and both are told."""
+    pair = pair_of("31b")
+    packed_file = tmp_path / "m.gguf"
+    source = pair.oracle.directory / "target"
+    packed_files = write_gguf(source, packed_file, Writing(kind=Kind.Q8_0))
+    given = adapter(tmp_path / "a", some(pair.target.config))
+    twin_of(packed_file, tmp_path)
+    notes: list[str] = []
+    found, twin, plain = (
+        logits_in_float32(files, used, told)
+        for files, used, told in (
+            (packed_files, given, notes),
+            ({"twin.gguf": tmp_path / "twin.gguf"}, given, []),
+            (packed_files, None, []),
+        )
+    )
+
+    torch.testing.assert_close(found, twin, atol=0.02, rtol=0.02)
+    assert not torch.allclose(found, plain, atol=0.1)
+    assert ACCEPTANCE_NOTE in notes
+
+
+def logits_in_float32(
+    target_files: dict[str, Path], given: dict[str, Path] | None, notes: list[str]
+) -> Tensor:
+    target = load_target(target_files, "cpu", torch.float32, adapter=given, notes=notes)
+    cache = KVCache(target.config, 32, 32, target.device, target.dtype)
+    return target.logits(target.forward(IDS, cache))
+
+
+def test_quantize_of_a_packed_gguf_is_told(pair_of, tmp_path) -> None:
+    """Its weights are kept, and the user reads why nothing changed."""
+    source = pair_of("31b").oracle.directory / "target"
+    files = write_gguf(source, tmp_path / "m.gguf", Writing(kind=Kind.Q4_0))
+    notes: list[str] = []
+    asked, kept = (
+        load_target(files, "cpu", torch.float32, None, quantize, notes=told)
+        for quantize, told in (("int8", notes), (None, []))
+    )
+    found, expected = (
+        t.logits(t.forward(IDS, KVCache(t.config, 32, 32, t.device, t.dtype)))
+        for t in (asked, kept)
+    )
+
+    torch.testing.assert_close(found, expected)
+    assert any("quantized already" in note or "are unpacked" in note for note in notes)
