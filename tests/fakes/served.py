@@ -19,7 +19,6 @@ from gemmad.recipes.recipes import Recipes
 from gemmad.residency.depths import DepthStates
 from gemmad.residency.loop import Limits, Residency
 from gemmad.server.app import create_app
-from gemmad.server.machine import Machine
 from gemmad.server.services import Services
 from gemmad.sources.catalogue import Offer, Sizes
 from gemmad.sources.directory import DirectorySource
@@ -27,6 +26,7 @@ from gemmad.sources.half import Source
 from gemmad.sources.ollama_store import OllamaStore
 from gemmad.store.store import Store
 from gemmad.wire import Load
+from tests.fakes.machines import machine_of
 from tests.fakes.pull_scenes import CHUNK, FakeNetwork, make_pulls
 from tests.fakes.residency_fakes import InProcessRunner
 
@@ -96,7 +96,7 @@ async def served(
         **(
             {
                 "offers": lambda: [E4B],
-                "machine": lambda: Machine(ByteCount(64 * GIB), ByteCount(24 * GIB)),
+                "machine": lambda: machine_of(64 * GIB, 24 * GIB),
                 "ollama": lambda path: OllamaStore(path or root / "no-ollama"),
             }
             | services

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemmad.memory.host import available_bytes
 from gemmad.runners.process import Command
 from gemmad.runners.starting import Spawned, spawn
 from gemmad.wire import Hello, Prepare, WireError
@@ -29,13 +30,6 @@ class SpareLimits:
 
 
 ALWAYS = SpareLimits(enough_bytes=0, low_bytes=0, idle_s=float("inf"))
-
-
-def available_bytes() -> int:
-    """What the host can give to programs without swapping."""
-    import psutil  # 20 ms that the start of the daemon does not wait for
-
-    return int(psutil.virtual_memory().available)
 
 
 class SpareRunner:

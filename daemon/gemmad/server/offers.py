@@ -1,14 +1,20 @@
 """What could be pulled: the catalogue's names, and what a hub finds."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from gemmad.core import Manifest, ModelName
+from gemmad.api.errors import GemmaError
+from gemmad.core import ByteCount, Manifest, ModelName
 from gemmad.dialects.ollama.making import SearchBody
 from gemmad.dialects.ollama.replies import Record
+from gemmad.formats.limits import BadFile
+from gemmad.memory.estimate import Setting, estimate
+from gemmad.memory.files import read_shape
+from gemmad.memory.readings import Machine
 from gemmad.server.bodies import read_json
+from gemmad.server.machine import fits
 from gemmad.server.services import SERVICES, Services
 from gemmad.server.streams import json_response
 from gemmad.sources.catalogue import Offer
@@ -39,13 +45,14 @@ def _found(services: Services, query: str) -> list[Record]:
     return _records(services, services.search(query[:_QUERY_CHARS]))
 
 
-def _records(services: Services, offers: Iterable[Offer]) -> list[Record]:
+def _records(services: Services, offers: Sequence[Offer]) -> list[Record]:
     installed = {
-        ModelName.parse(found.name).key
+        ModelName.parse(found.name).key: found
         for found in services.store.all()
         if isinstance(found, Manifest)
     }
     machine = services.machine()
+    needed = {offer.name: _needed(services, offer, installed, machine) for offer in offers}
     return [
         {
             "name": offer.name.short,
@@ -53,9 +60,26 @@ def _records(services: Services, offers: Iterable[Offer]) -> list[Record]:
             "target_bytes": offer.sizes.target_bytes,
             "drafter_bytes": offer.sizes.drafter_bytes,
             "licence": offer.licence,
-            "needed_bytes": offer.needed_bytes,
-            "fits": machine.fits(offer.needed_bytes) if offer.sizes.target_bytes else "unknown",
+            "needed_bytes": needed[offer.name],
+            "fits": fits(machine, needed[offer.name]) if offer.sizes.target_bytes else "unknown",
             "installed": offer.name.key in installed,
         }
         for offer in offers
     ]
+
+
+def _needed(
+    services: Services, offer: Offer, installed: Mapping[ModelName, Manifest], machine: Machine
+) -> ByteCount:
+    """Of a pair that is here, by its own files at the usual context; of another one, roughly."""
+    manifest = installed.get(offer.name.key)
+    if manifest is None:
+        return offer.needed_bytes
+    best = next(iter(machine.accelerators), machine.devices[-1])
+    setting = Setting(
+        services.num_ctx, kind=best.kind, quantize=services.quantize, unified=best.unified
+    )
+    try:
+        return estimate(read_shape(services.store.pair_files(manifest)), setting).device
+    except (BadFile, OSError, GemmaError):  # damaged: `gemma verify` tells
+        return offer.needed_bytes

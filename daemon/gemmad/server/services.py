@@ -1,17 +1,18 @@
 """What the handlers work with, built once by the composition root."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 
 from gemmad.dialects.ollama.replies import Clock
+from gemmad.memory.probe import MachineProbe
+from gemmad.memory.readings import Machine
 from gemmad.pulls.pulls import Pulls
 from gemmad.recipes.recipes import Recipes
 from gemmad.residency.loop import Residency
-from gemmad.server.machine import Machine, this_machine
 from gemmad.sources.catalogue import Offer
 from gemmad.sources.half import Source
 from gemmad.store.store import Store
@@ -47,7 +48,7 @@ class Services:
     offers: Callable[[], Sequence[Offer]] = tuple  # what the catalogue has; blocks
     search: Callable[[str], Sequence[Offer]] = lambda _: ()  # what the hub finds; blocks
     ollama: Callable[[Path | None], OtherStore] = _nothing_to_import  # at a path, or its own
-    machine: Callable[[], Machine] = this_machine  # blocks
+    machine: Callable[[], Machine] = field(default_factory=lambda: MachineProbe().read)  # blocks
     exporter: Sequence[str] = ()  # the command that writes a pair for other programs
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from gemmad.core import ByteCount, ModelName, digest_of
 from gemmad.server import blobs
-from gemmad.server.machine import Machine
+from gemmad.server.machine import fits
 from gemmad.store.store import Store
+from tests.fakes.machines import machine_of
 from tests.fakes.pull_scenes import FakeNetwork, FakeSource, entry, half, in_hand, remote
 from tests.fakes.served import GIB, served
 
@@ -173,15 +174,14 @@ async def test_what_is_available_says_whether_it_fits(daemon):
     assert found["needed_bytes"] == 19 * GIB
 
 
-@pytest.mark.parametrize(("machine", "fits"), [
-    (Machine(ByteCount(64 * GIB), ByteCount(24 * GIB)), "gpu"),
-    (Machine(ByteCount(64 * GIB), ByteCount(8 * GIB)), "cpu"),
-    (Machine(ByteCount(64 * GIB)), "cpu"),
-    (Machine(ByteCount(16 * GIB)), "no"), (Machine(None), "unknown"),
+@pytest.mark.parametrize(("machine", "where"), [
+    (machine_of(64 * GIB, 24 * GIB), "gpu"), (machine_of(64 * GIB, 8 * GIB), "cpu"),
+    (machine_of(64 * GIB), "cpu"), (machine_of(16 * GIB), "no"), (machine_of(0), "unknown"),
+    (machine_of(64 * GIB, 24 * GIB, note="gpu lost: error 999"), "cpu"),
 ])  # fmt: skip
-def test_a_pair_runs_where_it_fits(machine, fits):
-    """A GPU first, then memory."""
-    assert machine.fits(ByteCount(19 * GIB)) == fits
+def test_a_pair_runs_where_it_fits(machine, where):
+    """A GPU first, unless it is lost, then memory."""
+    assert fits(machine, ByteCount(19 * GIB)) == where
 
 
 @pytest.mark.parametrize(("body", "last"), [

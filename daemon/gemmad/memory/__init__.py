@@ -1,0 +1,1 @@
+"""What memory this machine has and lacks, and what a pair would take of it; never torch."""

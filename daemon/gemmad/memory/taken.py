@@ -1,0 +1,90 @@
+"""Keeps what loads really took, by pair, device and settings: the next estimate begins there.
+
+<state>/taken.json   {"<manifest id> <device kind> <settings>": {"device": 9663676416,
+                      "host": 1468006400, "drafter": 161480704, "num_ctx": 8192}, ...}
+
+A hint only: an unreadable file is forgotten. Of one key the greatest of the last loads is kept,
+slowly sinking, so that one lucky reading does not make the next load fail.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from gemmad.core import ByteCount, Digest
+from gemmad.memory.estimate import Estimate, Setting
+
+MAX_LOADS = 256
+_SINKS = 0.1  # of the difference, with each load that took less
+
+log = logging.getLogger(__name__)
+
+
+class Took(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bytes that one load took, after its first answer."""
+
+    device: ByteCount  # of the device's budget; on unified memory with the host's part
+    host: ByteCount = ByteCount(0)
+    computed: ByteCount = ByteCount(0)  # what the estimate had said
+
+
+class Taken:
+    """What loads took; in memory at once, on disk when it is saved."""
+
+    def __init__(self, path: Path) -> None:
+        """What an earlier daemon saved is known."""
+        self._path = path
+        self._loads: dict[str, Took] = {}
+        self._saved = True
+        try:
+            self._loads = msgspec.json.decode(path.read_bytes(), type=dict[str, Took])
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.warning("forgetting what loads took: %s", error)
+
+    def known(self, pair: Digest, setting: Setting) -> Took | None:
+        """What a load of this pair in this way took, if there was one."""
+        return self._loads.get(_key(pair, setting))
+
+    def corrected(self, pair: Digest, setting: Setting, computed: Estimate) -> Estimate:
+        """`computed`, or what such a load took the last time."""
+        found = self.known(pair, setting)
+        if found is None:
+            return computed
+        return computed.corrected(found.device, None if computed.unified else found.host or None)
+
+    def learned(self, pair: Digest, setting: Setting, took: Took) -> None:
+        """A load in this way took so much."""
+        key = _key(pair, setting)
+        before = self._loads.pop(key, None)  # to the end: the oldest are forgotten first
+        if before is not None and before.device > took.device:
+            sunk = int(before.device - _SINKS * (before.device - took.device))
+            took = msgspec.structs.replace(took, device=ByteCount(sunk))
+        self._loads[key] = took
+        self._saved = False
+        while len(self._loads) > MAX_LOADS:
+            del self._loads[next(iter(self._loads))]
+
+    def save(self) -> None:
+        """What is known is on disk, as far as the disk lets it."""
+        if self._saved:
+            return
+        part = self._path.with_suffix(".part")
+        try:
+            part.write_bytes(msgspec.json.encode(self._loads))
+            part.replace(self._path)
+            self._saved = True
+        except OSError as error:
+            log.warning("what loads took could not be saved: %s", error)
+
+
+def _key(pair: Digest, setting: Setting) -> str:
+    told = replace(setting, free=None)
+    words = (
+        told.kind, told.num_ctx, told.slots, told.max_depth, told.drafter, told.quantize,
+        told.draft_quantize, told.ple_on_host, told.deterministic, told.media, told.fused,
+    )  # fmt: skip
+    return f"{pair} " + " ".join(str(word) for word in words)

@@ -1,0 +1,44 @@
+"""Bytes of packed matrices, against the matrices themselves."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemmad.memory.packed import KERNELS, planes_bytes, tiled_bytes
+from gemmarunner.models.gguf_types import FORMATS
+from gemmarunner.quant.formats import Format, Packed, block_weights, from_gguf
+from gemmarunner.quant.tiled import can_tile, tiled
+from tests.unit.quant.test_quant_formats import random_blocks
+
+
+def packed_of(format: Format, rows: int, blocks: int) -> Packed:
+    """A matrix of so many blocks a row."""
+    columns = blocks * block_weights(format)
+    data = random_blocks(format, rows, columns, 1, extreme=False)
+    return from_gguf(format, torch.from_numpy(data), (rows, columns))
+
+
+@pytest.mark.parametrize("format", Format)
+@given(rows=st.integers(1, 60), blocks=st.integers(1, 26))
+@settings(max_examples=15, deadline=None)
+def test_planes_take_what_the_estimate_says(format, rows, blocks):
+    """To the byte, also where a row fills no step."""
+    packed = packed_of(format, rows, blocks)
+    assert planes_bytes(format.upper(), *packed.shape) == packed.nbytes
+
+
+@pytest.mark.parametrize("format", [f for f in Format if f in ("q4_0", "q8_0")])
+@given(rows=st.integers(1, 60), blocks=st.integers(1, 26))
+@settings(max_examples=15, deadline=None)
+def test_tiles_take_what_the_estimate_says(format, rows, blocks):
+    """To the byte, also where rows fill no tile."""
+    packed = packed_of(format, rows, blocks)
+    assert can_tile(packed)
+    assert tiled_bytes(format.upper(), *packed.shape) == tiled(packed).nbytes
+
+
+def test_what_has_kernels_is_what_stays_packed():
+    """The runner's own list."""
+    assert {format.upper() for format in FORMATS.values()} == KERNELS
+    assert tiled_bytes("Q6_K", 16, 256) == planes_bytes("Q6_K", 16, 256)
