@@ -4,9 +4,9 @@
     | length  u32 be | {"type": "generate", "id": 7, ...}     |   length counts the JSON bytes only
     +----------------+---------------------------------------+
 
-Daemon -> runner: prepare, load, generate, cancel, reclaim, ping, shutdown.
+Daemon -> runner: prepare, load, generate, cancel, reclaim, detach, attach, measure, ping, shutdown.
 Runner -> daemon: hello, prepared, progress, loaded, load_failed, delta, done, refused, reclaimed,
-pong.
+detached, attached, attach_failed, measured, pong.
 A `generate` is answered by any number of `delta` and then exactly one `done` or `refused`.
 A `prepare` may come once, before the `load`; its answer comes before the load's own frames, or not
 at all when the preparation failed: the load then says why.
@@ -96,6 +96,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="typ
     draft_quantize: Quantize | None = None  # the same for the drafter
     deterministic: bool = False  # no answer depends on what runs beside it, bit for bit
     prefix_bytes: int | None = None  # budget of kept prompts; None: the engine's own choice
+    drafter: bool = True  # False: it is not loaded, though files name one; an attach may follow
+    split: tuple[tuple[str, int], ...] = ()  # (device, layers); empty: all layers on `device`
+    why: str = ""  # why it is loaded so; comes back in the placement, to be shown
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate", tag_field="type"):
@@ -123,6 +126,24 @@ class Reclaim(msgspec.Struct, frozen=True, tag="reclaim", tag_field="type"):
     nbytes: int
 
 
+class Detach(msgspec.Struct, frozen=True, tag="detach", tag_field="type"):
+    """Free the drafter and all that only it needs; answered by detached.
+
+    Running answers go on at depth 0 and say what they would have said.
+    """
+
+
+class Attach(msgspec.Struct, frozen=True, tag="attach", tag_field="type"):
+    """Load the drafter of the load's files again, beside running answers, which may then draft.
+
+    Answered by attached or attach_failed.
+    """
+
+
+class Measure(msgspec.Struct, frozen=True, tag="measure", tag_field="type"):
+    """Say what is taken now; answered by measured."""
+
+
 class Ping(msgspec.Struct, frozen=True, tag="ping", tag_field="type"):
     """Are you alive? Answered by pong also while a prompt is being read."""
 
@@ -133,7 +154,9 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown", tag_field="type"):
     """Exit 0 now; requests in flight are dropped."""
 
 
-ToRunner = Prepare | Load | Generate | Cancel | Reclaim | Ping | Shutdown
+ToRunner = (
+    Prepare | Load | Generate | Cancel | Reclaim | Detach | Attach | Measure | Ping | Shutdown
+)
 
 # --- runner -> daemon ---
 
@@ -157,6 +180,15 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="type"):
     total: int
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """Where a part of a pair is, and what it takes there."""
+
+    what: str  # target | drafter | kv
+    device: str
+    nbytes: int
+    why: str = ""
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded", tag_field="type"):
     """The pair is ready; what it took, in bytes and nanoseconds."""
 
@@ -172,6 +204,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded", tag_field=
     kernels_s: float = 0.0  # of load_ns: building kernels
     warm_s: float = 0.0  # of load_ns: first runs, capturing graphs
     notes: tuple[str, ...] = ()  # e.g. which weights had to be unpacked, that an adapter is in
+    placement: tuple[Placed, ...] = ()
+    peak_bytes: int = 0  # most that the load took of the device; 0: not known
 
 
 class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed", tag_field="type"):
@@ -233,6 +267,40 @@ class Reclaimed(msgspec.Struct, frozen=True, tag="reclaimed", tag_field="type"):
     nbytes: int
 
 
+class Detached(msgspec.Struct, frozen=True, tag="detached", tag_field="type"):
+    """The drafter is gone and so many bytes are free; 0 when there was none."""
+
+    nbytes: int
+
+
+class Attached(msgspec.Struct, frozen=True, tag="attached", tag_field="type"):
+    """The drafter is in memory and answers may be drafted."""
+
+    drafter_bytes: int
+
+
+class AttachFailed(
+    msgspec.Struct, frozen=True, kw_only=True, tag="attach_failed", tag_field="type"
+):
+    """The target goes on alone."""
+
+    code: str  # an api.errors code
+    message: str
+    fix: str | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured", tag_field="type"):
+    """What a runner takes now."""
+
+    device_bytes: int  # of its device; on a CPU and on unified memory 0, all is the host's
+    host_bytes: int  # of the process alone; file pages that the system may drop are left out
+    target_bytes: int
+    drafter_bytes: int
+    kv_bytes: int
+    prefix_bytes: int
+    peak_device_bytes: int  # the most until now
+
+
 class Pong(msgspec.Struct, frozen=True, tag="pong", tag_field="type"):
     """The runner's main thread is alive."""
 
@@ -249,6 +317,10 @@ FromRunner = (
     | Done
     | RequestRefused
     | Reclaimed
+    | Detached
+    | Attached
+    | AttachFailed
+    | Measured
     | Pong
 )
 

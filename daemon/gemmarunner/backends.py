@@ -8,24 +8,26 @@ fused kernels cannot be built on this machine; the log says why.
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
-from gemmad.api.errors import GemmaError, LoadFailed
+from gemmad.api.errors import BadRequest, GemmaError, LoadFailed
 from gemmad.wire import Load
 from gemmarunner.engine.eager import EagerBackend
+from gemmarunner.engine.owned import own_bytes
 from gemmarunner.engine.ports import Backend
 from gemmarunner.models.config import TargetConfig
+from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.loader import load_drafter, load_target
+from gemmarunner.tending import LoadDrafter, LoadedDrafter
 
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]  # phase, done, total
 Files = Mapping[str, Path]
-_D = TypeVar("_D")
+_NOT_LOADED = "it was loaded without"
 _FUSED_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -43,6 +45,7 @@ class Built(NamedTuple):
     config: TargetConfig
     has_drafter: bool
     note: str | None  # why there is no drafter although one was given
+    load_drafter: LoadDrafter  # loads the drafter of the same files, for the same backend
     target_bytes: int = 0  # as measured on the device; 0: as the files say
     drafter_bytes: int = 0
     notes: tuple[str, ...] = ()  # what a person should know of how the weights are kept
@@ -79,11 +82,12 @@ def build(load: Load, files: Files, place: Place, report: Report) -> Built:
 
 def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
     from gemmarunner.cuda.backend import CudaBackend
+    from gemmarunner.cuda.drafter import CudaDrafter
     from gemmarunner.cuda.loading import load_cuda_drafter, load_cuda_target
     from gemmarunner.models.packing import packer
 
     notes: list[str] = []
-    used = [torch.cuda.memory_allocated(place.device)]
+    used = torch.cuda.memory_allocated(place.device)
     target = load_cuda_target(
         files,
         *place,
@@ -92,34 +96,36 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
         adapter=_adapter(load),
         notes=notes,
     )
-    used.append(torch.cuda.memory_allocated(place.device))
-    drafter, note = _drafter(
-        load,
-        lambda found: load_cuda_drafter(
+    taken = torch.cuda.memory_allocated(place.device) - used
+
+    def make(found: Files, report: Report) -> CudaDrafter:
+        return load_cuda_drafter(
             found,
             target,
             lambda d, t: report("drafter", d, t),
             pack=packer(load.draft_quantize),
             notes=notes,
-        ),
-    )
-    used.append(torch.cuda.memory_allocated(place.device))
+        )
+
+    loader = _DrafterLoader(load, make, torch.device(place.device))
+    drafter, note = loader.first(report)
     backend = CudaBackend(
         target,
         drafter,
         num_ctx=load.num_ctx,
         slots=load.num_parallel,
         max_depth=load.max_depth,
+        may_attach=loader.can_load,
     )
     backend.warm(lambda done, total: report("kernels", done, total))
-    taken = [after - before for before, after in pairwise(used)]
     return Built(
         backend,
         target.config,
         drafter is not None,
         note,
-        target_bytes=taken[0],
-        drafter_bytes=taken[1],
+        loader.again,
+        target_bytes=taken,
+        drafter_bytes=loader.nbytes,
         notes=tuple(notes),
     )
 
@@ -135,7 +141,7 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         notes=notes,
     )
 
-    def bound(found: Files) -> object:
+    def make(found: Files, report: Report) -> Drafter:
         drafter = load_drafter(
             found,
             *place,
@@ -146,30 +152,40 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         drafter.bind(target)
         return drafter
 
-    drafter, note = _drafter(load, bound)
+    loader = _DrafterLoader(load, make, torch.device(place.device))
+    drafter, note = loader.first(report)
 
-    def backend_of(drafter: object) -> EagerBackend:
+    def backend_of(drafter: Drafter | None) -> EagerBackend:
         made = EagerBackend(
             target,
-            drafter,  # type: ignore[arg-type]
+            drafter,
             num_ctx=load.num_ctx,
             slots=load.num_parallel,
             max_depth=load.max_depth,
             deterministic=load.deterministic,
+            may_attach=loader.can_load,
         )
         made.warm(lambda done, total: report("warm", done, total))
         return made
 
     try:
-        found = backend_of(drafter)
-        return Built(found, target.config, drafter is not None, note, notes=tuple(notes))
+        backend = backend_of(drafter)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         if drafter is None:
             raise LoadFailed(f"The model was loaded but cannot run: {error}.") from error
-        note = _told(error)
-    return Built(backend_of(None), target.config, False, note, notes=tuple(notes))
+        note, drafter = _told(error), None
+        backend = backend_of(None)
+    return Built(
+        backend,
+        target.config,
+        drafter is not None,
+        note,
+        loader.again,
+        drafter_bytes=loader.nbytes if drafter is not None else 0,
+        notes=tuple(notes),
+    )
 
 
 def _adapter(load: Load) -> Files | None:
@@ -177,14 +193,56 @@ def _adapter(load: Load) -> Files | None:
     return None if given is None else {name: Path(path) for name, path in given.items()}
 
 
-def _drafter(load: Load, make: Callable[[Files], _D]) -> tuple[_D | None, str | None]:
-    """The pair's drafter, or why there is none; a wrong one costs speed, never the target."""
-    if load.files.drafter is None:
-        return None, None
-    try:
-        return make({name: Path(path) for name, path in load.files.drafter.items()}), None
-    except (GemmaError, RuntimeError, OSError, MemoryError) as error:
-        return None, _told(error)
+class _DrafterLoader:
+    """Loads the pair's drafter, with the pair or later; a wrong one costs speed, not the target."""
+
+    def __init__(
+        self, load: Load, make: Callable[[Files, Report], Any], device: torch.device
+    ) -> None:
+        given = load.files.drafter
+        self._files = None if given is None else {n: Path(path) for n, path in given.items()}
+        self._is_wanted = load.drafter
+        self._make = make
+        self._device = device
+        self.nbytes = 0  # what the last one took
+
+    @property
+    def can_load(self) -> bool:
+        """Whether there are files of one."""
+        return self._files is not None
+
+    def first(self, report: Report) -> tuple[Any, str | None]:
+        """The drafter, or None and why although one was given."""
+        if self._files is None:
+            return None, None
+        if not self._is_wanted:
+            return None, _NOT_LOADED
+        try:
+            return self._measured(report), None
+        except (GemmaError, RuntimeError, OSError, MemoryError) as error:
+            return None, _told(error)
+
+    def again(self) -> LoadedDrafter:
+        """The drafter, for a pair that runs.
+
+        Raises:
+            BadRequest: the pair has no drafter's files.
+            GemmaError, RuntimeError, OSError, MemoryError: as its loader.
+        """
+        if self._files is None:
+            raise BadRequest("The pair has no drafter.", fix="Give it one: gemma draft.")
+        return LoadedDrafter(self._measured(_unreported), self.nbytes)
+
+    def _measured(self, report: Report) -> Any:
+        assert self._files is not None
+        before = own_bytes(self._device)
+        drafter = self._make(self._files, report)
+        self.nbytes = max(0, own_bytes(self._device) - before)
+        return drafter
+
+
+def _unreported(_phase: str, _done: int, _total: int) -> None:
+    pass
 
 
 def _told(error: Exception) -> str:

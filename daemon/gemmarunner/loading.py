@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from gemmad.api.errors import GemmaError, WillNotFit
-from gemmad.wire import Generate, Load, Loaded, Message
+from gemmad.wire import Generate, Load, Loaded, Message, Placed
 from gemmarunner.backends import Built, Place, Report, build, can_fuse
 from gemmarunner.chat import PromptWriter
 from gemmarunner.device import resolve_device, resolve_dtype, use_threads
 from gemmarunner.engine.engine import Engine
 from gemmarunner.files import Files, read_eos_ids, read_format, read_notes, read_tokenizer
+from gemmarunner.memory import Holding, Meter
 from gemmarunner.models.gguf_file import forget_headers
 from gemmarunner.models.loader import Stored, stored_weights
 from gemmarunner.renderer import TemplateRenderer
@@ -35,6 +36,7 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     writer = PromptWriter(tokenizer, read_format(files), renderer)
     eos_ids = read_eos_ids(files)
     device = resolve_device(load.device)
+    meter = Meter(device)
     weights = stored_weights(files)
     use_threads(load.threads, device, weights.nbytes)
     dtype = _dtype(load, device, weights)
@@ -58,6 +60,14 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     _compile_template(writer)
     notes = read_notes(files)
     forget_headers()
+    meter.settle()
+    held = Holding(
+        meter,
+        built.load_drafter,
+        built.target_bytes or stored,
+        built.drafter_bytes or _drafter_bytes(load, built, dtype),
+        built.backend.kv_bytes,
+    )
     return Served(
         engine=engine,
         writer=writer,
@@ -66,9 +76,9 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
         loaded=Loaded(
             device=device,
             dtype=str(dtype).removeprefix("torch."),
-            target_bytes=built.target_bytes or stored,
-            drafter_bytes=built.drafter_bytes or _drafter_bytes(load, built, dtype),
-            kv_bytes=built.backend.kv_bytes,
+            target_bytes=held.target_bytes,
+            drafter_bytes=held.drafter_bytes,
+            kv_bytes=held.kv_bytes,
             num_ctx=load.num_ctx,
             load_ns=time.perf_counter_ns() - started,
             drafter=built.has_drafter,
@@ -76,8 +86,21 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
             kernels_s=clock.seconds("kernels"),
             warm_s=clock.seconds("warm"),
             notes=(*built.notes, *notes),
+            placement=_placement(load, device, held),
+            peak_bytes=meter.peak_bytes,
         ),
+        memory=held,
     )
+
+
+def _placement(load: Load, device: str, held: Holding) -> tuple[Placed, ...]:
+    why = load.why or ("the best device here" if load.device == "auto" else "as asked")
+    parts = (
+        ("target", held.target_bytes),
+        ("drafter", held.drafter_bytes),
+        ("kv", held.kv_bytes),
+    )
+    return tuple(Placed(what, device, nbytes, why) for what, nbytes in parts if nbytes)
 
 
 class _Phases:

@@ -15,11 +15,14 @@ from typing import Protocol, assert_never
 
 from gemmad.api.errors import GemmaError, LoadFailed
 from gemmad.wire import (
+    Attach,
     Cancel,
+    Detach,
     FromRunner,
     Generate,
     Hello,
     Load,
+    Measure,
     Ping,
     Pong,
     Prepare,
@@ -33,6 +36,7 @@ from gemmad.wire import LoadFailed as LoadFailedFrame
 from gemmarunner.channel import Channel, Disconnected
 from gemmarunner.progress import TICK_S, LoadProgress
 from gemmarunner.serving import Served, Serving
+from gemmarunner.tending import Chore
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class Server:
         self._orders: queue.SimpleQueue[Prepare | Load] = queue.SimpleQueue()
         self._serving: Serving | None = None  # set by the engine thread, once
         self._failed = False  # set by the engine thread; the main thread then ends
-        self._early: deque[Generate | Cancel] = deque()  # came while the pair was loading
+        self._early: deque[Generate | Cancel | Chore] = deque()  # came while the pair was loading
 
     def run(self) -> int:
         """Serves until told to stop or left alone; returns the process's exit code."""
@@ -89,14 +93,17 @@ class Server:
             _log.exception("the daemon broke the protocol")
             return EXIT_PROTOCOL
 
-    def _on_frame(self, frame: Prepare | Load | Generate | Cancel | Reclaim | Ping) -> None:
+    def _on_frame(self, frame: Prepare | Load | Generate | Cancel | Chore | Ping) -> None:
         match frame:
             case Ping():
                 self._channel.send(Pong(n=frame.n))
             case Prepare() | Load():
                 self._orders.put(frame)
-            case Reclaim():
-                self._reclaim(frame)
+            case Reclaim() if self._serving is None:
+                self._channel.send(Reclaimed(0))
+            case Reclaim() | Detach() | Attach() | Measure():
+                self._early.append(frame)
+                self._pass_on()
             case Generate() | Cancel():
                 self._early.append(frame)
                 self._pass_on()
@@ -111,13 +118,8 @@ class Server:
                     self._serving.add(request)
                 case Cancel() as cancel:
                     self._serving.cancel(cancel.id)
-
-    def _reclaim(self, reclaim: Reclaim) -> None:
-        """The engine thread gives memory back and says how much; without a pair there is none."""
-        if self._serving is None:
-            self._channel.send(Reclaimed(0))
-        else:
-            self._serving.reclaim(reclaim.nbytes)
+                case chore:
+                    self._serving.do(chore)
 
     def _run_engine(self) -> None:
         """The engine thread: carries out orders, the last of which is a load."""

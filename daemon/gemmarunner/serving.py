@@ -1,8 +1,8 @@
 """Answers requests with a loaded pair: prompts are written in one thread, tokens made in another.
 
-    main thread      add(), cancel(), reclaim()    registers what is wanted, never waits
-    writing thread   run_writer()                  request -> prompt -> engine
-    engine thread    run_engine()                  engine -> session -> frames
+    main thread      add(), cancel(), do()    registers what is wanted, never waits
+    writing thread   run_writer()             request -> prompt -> engine
+    engine thread    run_engine()             engine -> session -> frames, and chores between steps
 
 A step returns with the next round under way, so texts are detokenized, parsed and sent while the
 device works.
@@ -25,7 +25,6 @@ from gemmad.wire import (
     FromRunner,
     Generate,
     Loaded,
-    Reclaimed,
     RequestRefused,
     Sampling,
 )
@@ -33,11 +32,12 @@ from gemmarunner.chat import Prompt
 from gemmarunner.engine import request as engine_request
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Finished, Tokens
 from gemmarunner.session import Session
+from gemmarunner.tending import Chore, PairMemory, TendedEngine, Tending
 
 _log = logging.getLogger(__name__)
 
 
-class EnginePort(Protocol):
+class EnginePort(TendedEngine, Protocol):
     """What is needed of the engine; `add` and `cancel` may come from any thread."""
 
     @property
@@ -46,7 +46,6 @@ class EnginePort(Protocol):
     def cancel(self, id: int) -> None: ...
     def step(self) -> list[EngineEvent]: ...
     def depth_state(self) -> dict[str, object]: ...
-    def reclaim(self, nbytes: int) -> int: ...
 
 
 class Writer(Protocol):
@@ -63,6 +62,7 @@ class Served(NamedTuple):
     tokenizer: Tokenizer
     hidden_ids: Set[int]  # never shown: end of text, padding
     loaded: Loaded
+    memory: PairMemory
 
 
 @dataclass(slots=True)
@@ -83,8 +83,8 @@ class Serving:
         self._send = send
         self._open: dict[int, _Open] = {}
         self._unwritten: queue.SimpleQueue[_Open] = queue.SimpleQueue()
-        self._reclaims: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._work = threading.Event()  # set by whoever gives the engine something to do
+        self._tending = Tending(served.engine, served.memory, send, self._work.set)
 
     def add(self, request: Generate) -> None:
         """`request` will be answered by a Done or a RequestRefused."""
@@ -98,10 +98,9 @@ class Serving:
             self._engine.cancel(id)
             self._work.set()
 
-    def reclaim(self, nbytes: int) -> None:
-        """Memory that only speeds up later turns is given back; answered by a Reclaimed."""
-        self._reclaims.put(nbytes)
-        self._work.set()
+    def do(self, chore: Chore) -> None:
+        """`chore` is done between two steps of the engine, and answered."""
+        self._tending.put(chore)
 
     def run_writer(self) -> NoReturn:
         """Writes prompts for ever, in the order the requests came."""
@@ -114,8 +113,7 @@ class Serving:
             if not self._engine.has_work:
                 self._work.wait()
             self._work.clear()
-            while not self._reclaims.empty():  # nobody else takes from it
-                self._send(Reclaimed(self._engine.reclaim(self._reclaims.get())))
+            self._tending.run()
             for event in self._engine.step():
                 self._on_event(event)
 

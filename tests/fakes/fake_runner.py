@@ -12,6 +12,8 @@ It answers `echo: <last user message>` word by word. How it misbehaves is said i
     deaf false           no pong, no shutdown         endless false     never stops by itself
     target_bytes, drafter_bytes, kv_bytes             what Loaded reports
     drafter_note null    there is no drafter, and why
+    attach_error null    [code, message]              device_bytes 0    what Measured reports
+    mute false           detach, attach and measure get no answer
 """
 
 import argparse
@@ -52,6 +54,9 @@ DEFAULTS: dict[str, Any] = {
     "drafter_bytes": 100,
     "kv_bytes": 10,
     "drafter_note": None,
+    "attach_error": None,
+    "device_bytes": 0,
+    "mute": False,
 }
 
 
@@ -77,6 +82,7 @@ class FakeRunner:
         self.news = threading.Condition()  # wakes the main thread for requests and cancels
         self.requests: list[wire.Generate] = []
         self.load: wire.Load | None = None
+        self.drafter_bytes = 0
 
     def send(self, message: wire.FromRunner) -> None:
         with self.lock:
@@ -105,6 +111,13 @@ class FakeRunner:
                     self.send(wire.Prepared())
                 case wire.Reclaim():
                     self.send(wire.Reclaimed(min(frame.nbytes, self.options["kv_bytes"])))
+                case wire.Detach() if not self.options["mute"]:
+                    self.send(wire.Detached(self.drafter_bytes))
+                    self.drafter_bytes = 0
+                case wire.Attach() if not self.options["mute"]:
+                    self.send(self.attached())
+                case wire.Measure() if not self.options["mute"]:
+                    self.send(self.measured())
                 case wire.Load():
                     self.load = frame
                 case wire.Generate():
@@ -150,17 +163,39 @@ class FakeRunner:
 
     def loaded(self, load: wire.Load) -> wire.Loaded:
         note = self.options["drafter_note"]
-        has_drafter = load.files.drafter is not None and note is None
+        has_drafter = load.drafter and load.files.drafter is not None and note is None
+        self.drafter_bytes = self.options["drafter_bytes"] if has_drafter else 0
+        placed = [wire.Placed("target", "cpu", self.options["target_bytes"], load.why)]
+        if has_drafter:
+            placed.append(wire.Placed("drafter", "cpu", self.drafter_bytes))
         return wire.Loaded(
             device="cpu",
             dtype="float32",
             target_bytes=self.options["target_bytes"],
-            drafter_bytes=self.options["drafter_bytes"] if has_drafter else 0,
+            drafter_bytes=self.drafter_bytes,
             kv_bytes=self.options["kv_bytes"],
             num_ctx=load.num_ctx,
             load_ns=1_000_000,
             drafter=has_drafter,
             drafter_note=note,
+            placement=tuple(placed),
+        )
+
+    def attached(self) -> wire.Attached | wire.AttachFailed:
+        if self.options["attach_error"]:
+            code, message = self.options["attach_error"]
+            return wire.AttachFailed(code=code, message=message)
+        self.drafter_bytes = self.options["drafter_bytes"]
+        return wire.Attached(self.drafter_bytes)
+
+    def measured(self) -> wire.Measured:
+        taken = {n: self.options[n] for n in ("device_bytes", "target_bytes", "kv_bytes")}
+        return wire.Measured(
+            host_bytes=1 << 20,
+            drafter_bytes=self.drafter_bytes,
+            prefix_bytes=0,
+            peak_device_bytes=taken["device_bytes"],
+            **taken,
         )
 
     def answer(self, request: wire.Generate) -> None:

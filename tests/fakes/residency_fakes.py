@@ -42,6 +42,8 @@ class InProcessRunner:
         self.gate = asyncio.Event()  # answers go on while it is set
         self.gate.set()
         self.asked = asyncio.Event()  # an answer waits at the gate or has passed it
+        self.drafter_bytes = self.loaded.drafter_bytes
+        self.attach_error: GemmaError | None = None  # why an attach fails
         self._ids = itertools.count(1)
 
     def new_id(self) -> int:
@@ -77,6 +79,28 @@ class InProcessRunner:
 
     async def reclaim(self, nbytes: int) -> int:
         return min(nbytes, self.loaded.kv_bytes)
+
+    async def detach(self) -> int:
+        freed, self.drafter_bytes = self.drafter_bytes, 0
+        return 0 if self.closed.done() else freed
+
+    async def attach(self) -> int:
+        if self.closed.done():
+            raise self.closed.result() or RunnerCrashed("stopped")
+        if self.attach_error is not None:
+            raise self.attach_error
+        self.drafter_bytes = self.loaded.drafter_bytes
+        return self.drafter_bytes
+
+    async def measure(self) -> wire.Measured:
+        if self.closed.done():
+            raise self.closed.result() or RunnerCrashed("stopped")
+        told = self.loaded
+        return wire.Measured(
+            device_bytes=0, host_bytes=2000, target_bytes=told.target_bytes,
+            drafter_bytes=self.drafter_bytes, kv_bytes=told.kv_bytes, prefix_bytes=0,
+            peak_device_bytes=0,
+        )  # fmt: skip
 
     async def stop(self) -> None:
         if not self.closed.done():

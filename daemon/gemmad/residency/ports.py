@@ -43,6 +43,27 @@ class Runner(Protocol):
         """The bytes given back of up to `nbytes` asked for; 0 when the process is gone."""
         ...
 
+    async def detach(self) -> int:
+        """The drafter is out of memory; the bytes that freed, 0 when the process is gone."""
+        ...
+
+    async def attach(self) -> int:
+        """The drafter is in memory again and answers may be drafted; its bytes.
+
+        Raises:
+            RunnerCrashed: the process is gone.
+            GemmaError: it could not be loaded; the target goes on alone.
+        """
+        ...
+
+    async def measure(self) -> wire.Measured:
+        """What the process takes now.
+
+        Raises:
+            RunnerCrashed: the process is gone.
+        """
+        ...
+
     async def stop(self) -> None:
         """The process is gone."""
         ...

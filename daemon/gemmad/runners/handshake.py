@@ -7,6 +7,7 @@ from gemmad.api.errors import GemmaError, LoadFailed
 from gemmad.runners.link import Link
 from gemmad.wire import (
     PROTOCOL,
+    AttachFailed,
     FromRunner,
     Hello,
     Load,
@@ -101,7 +102,7 @@ class Handshake:
 
 
 def error_from(
-    frame: LoadFailedFrame | RequestRefused, *, otherwise: type[GemmaError]
+    frame: LoadFailedFrame | RequestRefused | AttachFailed, *, otherwise: type[GemmaError]
 ) -> GemmaError:
     """The error of our tree that has the frame's code, else `otherwise`."""
     classes = {cls.code: cls for cls in _all_subclasses(GemmaError)}

@@ -7,18 +7,26 @@ its answer and settles `closed`. The other methods ask for that or wait for it.
 import asyncio
 import copy
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from gemmad.api.errors import BadRequest, GemmaError, RunnerCrashed
 from gemmad.runners.handshake import OnProgress, error_from
 from gemmad.runners.process import Command, runner_command
+from gemmad.runners.questions import Question, Questions
 from gemmad.runners.starting import Deadlines, RunnerSpec, Spawned, Started, crashed, start
 from gemmad.wire import (
+    Attach,
+    Attached,
+    AttachFailed,
     Cancel,
     Delta,
+    Detach,
+    Detached,
     Done,
     Generate,
+    Measure,
+    Measured,
     Ping,
     Pong,
     Reclaim,
@@ -50,8 +58,7 @@ class Runner:
         # Written by generate(), read by the reading task. Unbounded, because one slow client must
         # not stop the others' frames; an answer is never longer than the context.
         self._answers: dict[int, asyncio.Queue[Answer]] = {}
-        # Written by reclaim(), settled in order by the reading task, at the end by `_supervise`.
-        self._reclaims: deque[asyncio.Future[int]] = deque()
+        self._questions = Questions()
         self._stopping = False
         self._last_pong = asyncio.get_running_loop().time()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"runner {name}")
@@ -134,10 +141,38 @@ class Runner:
         """The bytes the runner gave back of up to `nbytes` asked for; 0 when it is gone."""
         if not self.alive:
             return 0
-        freed: asyncio.Future[int] = asyncio.Future()
-        self._reclaims.append(freed)
-        self._link.post(Reclaim(nbytes))
-        return await freed
+        return int(await self._ask(Reclaim(nbytes), when_gone=0))
+
+    async def detach(self) -> int:
+        """The drafter is out of memory; the bytes that freed, 0 when the runner is gone."""
+        if not self.alive:
+            return 0
+        return int(await self._ask(Detach(), when_gone=0))
+
+    async def attach(self) -> int:
+        """The drafter is in memory again and answers may be drafted; its bytes.
+
+        Raises:
+            RunnerCrashed: the process is gone.
+            GemmaError: it could not be loaded; its class is that of the runner's code.
+        """
+        self._refuse_when_gone()
+        return int(await self._ask(Attach()))
+
+    async def measure(self) -> Measured:
+        """What the process takes now.
+
+        Raises:
+            RunnerCrashed: the process is gone.
+        """
+        self._refuse_when_gone()
+        found: Measured = await self._ask(Measure())
+        return found
+
+    def _ask(self, question: Question, when_gone: int | None = None) -> "asyncio.Future[Any]":
+        answer = self._questions.ask(question, when_gone)
+        self._link.post(question)
+        return answer
 
     async def stop(self, grace_s: float = 3.0) -> None:
         """The process is gone: asked first, then told (SIGTERM), then killed."""
@@ -203,8 +238,10 @@ class Runner:
                     case Delta() | Done() | RequestRefused():
                         if answers := self._answers.get(message.id):
                             answers.put_nowait(message)
-                    case Reclaimed() if self._reclaims:
-                        _settle(self._reclaims.popleft(), message.nbytes)
+                    case Reclaimed() | Detached() | Attached() | AttachFailed() | Measured() if (
+                        self._questions.settle(message)
+                    ):
+                        continue
                     case Pong():
                         self._last_pong = asyncio.get_running_loop().time()
                     case _:
@@ -227,19 +264,13 @@ class Runner:
         crash = None if self._stopping else crashed(self.name, self.log_tail, code, reason)
         for answers in self._answers.values():
             answers.put_nowait(crash or self._stopped())
-        for freed in self._reclaims:
-            _settle(freed, 0)
+        self._questions.end(crash or self._stopped())
         self.closed.set_result(crash)
 
     def _stopped(self) -> RunnerCrashed:
         return RunnerCrashed(
             f"{self.name} was stopped before its answer was complete.", fix="Send it again."
         )
-
-
-def _settle(freed: "asyncio.Future[int]", nbytes: int) -> None:
-    if not freed.done():  # whoever waited may have been cancelled
-        freed.set_result(nbytes)
 
 
 def _fault(task: "asyncio.Task[str | None] | asyncio.Task[str]") -> str | None:

@@ -1,6 +1,6 @@
 """Runs a pair for the engine, every round of all its sequences as one graph on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -15,6 +15,7 @@ from gemmarunner.cuda.slots import Slots, SlotSnapshot, buckets
 from gemmarunner.cuda.tail import TailGraph
 from gemmarunner.cuda.target import CudaTarget, Tail
 from gemmarunner.cuda.warming import build_kernels, load_libraries
+from gemmarunner.engine.owned import own_bytes
 from gemmarunner.engine.ports import RoundPlan, Snapshot
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
@@ -40,11 +41,13 @@ class CudaBackend:
         slots: int = 1,
         max_depth: int = 8,
         max_rows: int = MAX_ROWS,
+        may_attach: bool = False,
         synthetic: Sequence[float] | None = None,
     ) -> None:
+        """`may_attach`: a drafter may come later."""
         self.slots = slots
         self.num_ctx = num_ctx
-        self.max_depth = max_depth if drafter is not None else 0
+        self.max_depth = max_depth if drafter is not None or may_attach else 0
         self.max_rows = max_rows
         self.vocab_size = target.config.vocab_size
         self.device = target.device
@@ -53,15 +56,16 @@ class CudaBackend:
         capacity = num_ctx + self.max_depth
         self._slots = Slots(target.config, slots, capacity, target.device, target.dtype)
         self._inputs = Inputs(slots, target.device)
-        run = CudaRound(target, drafter, self._slots, self._shares(synthetic))
+        self._round = CudaRound(target, drafter, self._slots, self._shares(synthetic))
         self._finish = TailGraph(target, self._slots)
         self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
         self._found = torch.empty(
             slots * (self.max_depth + 3), dtype=torch.int64, pin_memory=target.device.type == "cuda"
         )
         self._graphs = RoundGraphs(
-            run, self._inputs, buckets(slots), self.max_depth, target.device, self._found
+            self._round, self._inputs, buckets(slots), self.max_depth, target.device, self._found
         )
+        self._graphs.drafts = drafter is not None
         self._in_flight: CudaPending | None = None
 
     @property
@@ -70,7 +74,7 @@ class CudaBackend:
         return self._slots.nbytes
 
     def depth_limit(self, batch: int) -> int:
-        """The greatest depth of a round of `batch` sequences."""
+        """The greatest depth of a round of `batch` sequences; 0 while there is no drafter."""
         return self._graphs.deepest(self._graphs.bucket(batch))
 
     def length(self, slot: int) -> int:
@@ -136,11 +140,46 @@ class CudaBackend:
         """The slot then holds exactly what the snapshot's did, its hidden row aside."""
         self._slots.restore(slot, cast(SlotSnapshot, snapshot))
 
+    def detach(self) -> int:
+        """Frees the drafter and the rounds that draft; the bytes."""
+        if self._round.drafter is None:
+            return 0
+        self._in_flight = None  # it is over, and holds what its graph left
+        before = own_bytes(self.device)
+        self._graphs.drafts = False
+        self._graphs.clear_drafting()
+        self._round.drafter = None
+        return max(0, before - own_bytes(self.device))
+
+    def attach(self, drafter: CudaDrafter) -> Iterator[None]:
+        """A `next` captures one round that drafts; where kernels are new, they are built first."""
+        self._round.drafter = drafter
+        for shape in self._graphs.drafting_shapes:
+            self._capture_beside(shape)
+            yield
+        self._graphs.drafts = True
+
+    @torch.inference_mode()
+    def _capture_beside(self, shape: Shape) -> None:
+        """Captures a round while slots hold texts.
+
+        Its trial run writes rows behind the shortest text, where the next rows will be written, and
+        a hidden row, which is put back.
+        """
+        slot = min(range(self.slots), key=self.length)
+        self._slots.write_ahead(slot, shape.depth + 1)
+        kept = self._slots.hidden.clone()
+        sampler = Sampler(Sampling(seed=0), vocab=self.vocab_size, device=self.device)
+        ask = Ask(slot, self.length(slot), 0, shape.depth, sampler)
+        self._inputs.write([ask], shape.batch)
+        self._graphs.build(shape)
+        self._slots.hidden.copy_(kept)
+
     @torch.inference_mode()
     def warm(self, report: Callable[[int, int], None]) -> None:
         """Builds all kernels and captures all rounds; every slot is empty afterwards."""
         sampler = Sampler(Sampling(seed=0), vocab=self.vocab_size, device=self.device)
-        self._inputs.write([Ask(0, 1, 0, self.max_depth, sampler)], self.slots)
+        self._inputs.write([Ask(0, 1, 0, self.depth_limit(1), sampler)], self.slots)
         self._inputs.send()
         longest = min(self.max_rows, self.num_ctx)
         if self.device.type == "cuda":
@@ -162,7 +201,7 @@ class CudaBackend:
         self._graphs.clear()
         self._finish.clear()
         self._tails.clear()
-        del self._target, self._slots, self._graphs, self._finish, self._in_flight
+        del self._target, self._slots, self._graphs, self._finish, self._in_flight, self._round
 
     def _read_garbage(self, count: int) -> None:
         """A prompt of `count` tokens up to its logits, which nobody sees."""

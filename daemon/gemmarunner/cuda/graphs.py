@@ -53,10 +53,15 @@ class Capturer:
         return graph, outputs
 
 
+def _size(shape: Shape) -> tuple[int, int]:
+    return shape.batch * (shape.depth + 1), shape.batch
+
+
 class RoundGraphs:
     """Runs rounds of a few shapes; on a GPU each is captured once and then replayed.
 
-    The captures share one memory pool, so what a round leaves is valid until the next round.
+    The captures share a memory pool, so what a round leaves is valid until the next round. Those
+    that draft have one of their own, which can be freed while the others stay.
     """
 
     def __init__(
@@ -75,25 +80,34 @@ class RoundGraphs:
         self._max_depth = max_depth
         self._found = found
         self._device = device
+        self.drafts = True  # whether rounds may draft; written by the backend
         self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
-        self._capturer = Capturer(device)
+        self._plain, self._drafting = Capturer(device), Capturer(device)
 
     @property
     def shapes(self) -> list[Shape]:
         """Every shape that a round may have, the most rows first."""
-        found = {
-            Shape(batch, depth)
-            for batch in self._batches
-            for depth in range(self.deepest(batch) + 1)
-        }
-        return sorted(found, key=lambda s: (s.batch * (s.depth + 1), s.batch), reverse=True)
+        found = [Shape(batch, 0) for batch in self._batches]
+        if self.drafts:
+            found += self.drafting_shapes
+        return sorted(found, key=_size, reverse=True)
+
+    @property
+    def drafting_shapes(self) -> list[Shape]:
+        """Those for which a drafter is needed, the most rows first."""
+        found = [Shape(b, depth) for b in self._batches for depth in range(1, self._most(b) + 1)]
+        return sorted(found, key=_size, reverse=True)
 
     def bucket(self, sequences: int) -> int:
         """The batch size that `sequences` run in."""
         return next(batch for batch in self._batches if batch >= sequences)
 
     def deepest(self, batch: int) -> int:
-        """The greatest depth of a batch: beyond `MAX_TILE` rows results would depend on others."""
+        """The greatest depth of a batch now."""
+        return self._most(batch) if self.drafts else 0
+
+    def _most(self, batch: int) -> int:
+        """Beyond `MAX_TILE` rows results would depend on others."""
         return max(0, min(self._max_depth, MAX_TILE // batch - 1))
 
     def __call__(self, shape: Shape) -> RoundOutputs:
@@ -112,10 +126,8 @@ class RoundGraphs:
         shapes = self.shapes
         for done, shape in enumerate(shapes):
             report(done, len(shapes))
-            if self._device.type == "cuda":
-                self._capture(shape)
-            elif done == 0:
-                self.run_plainly(shape)
+            if self._device.type == "cuda" or done == 0:
+                self.build(shape)
         report(len(shapes), len(shapes))
 
     @torch.inference_mode()
@@ -123,13 +135,28 @@ class RoundGraphs:
         """Runs a round call by call."""
         return self._run(self._inputs.fields(shape.batch), shape.depth)
 
+    @torch.inference_mode()
+    def build(self, shape: Shape) -> None:
+        """A graph of `shape` is there; the inputs must name what it may write over once."""
+        if self._device.type == "cuda":
+            self._capture(shape)
+        else:
+            self._whole(shape)
+
+    def clear_drafting(self) -> None:
+        """Frees the graphs that draft."""
+        self._captured = {s: graph for s, graph in self._captured.items() if s.depth == 0}
+        self._drafting = Capturer(self._device)
+
     def clear(self) -> None:
         """Frees the graphs."""
+        self.clear_drafting()
         self._captured.clear()
-        self._capturer = Capturer(self._device)
+        self._plain = Capturer(self._device)
 
     def _capture(self, shape: Shape) -> None:
-        self._captured[shape] = self._capturer(lambda: self._whole(shape))
+        capturer = self._drafting if shape.depth else self._plain
+        self._captured[shape] = capturer(lambda: self._whole(shape))
 
     def _whole(self, shape: Shape) -> RoundOutputs:
         self._inputs.send()

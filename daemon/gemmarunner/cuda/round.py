@@ -36,7 +36,7 @@ class CudaRound:
     ) -> None:
         """`synthetic` [max depth] f32 invents acceptance, for benchmarks: see `kernels.accept`."""
         self._target = target
-        self._drafter = drafter
+        self.drafter = drafter  # written by the backend, between rounds
         self._slots = slots
         self._synthetic = synthetic
 
@@ -65,8 +65,8 @@ class CudaRound:
         """[B, depth] int64 guesses of what follows the seeds."""
         if depth == 0:
             return fields.seed.new_empty((fields.seed.shape[0], 0))
-        assert self._drafter is not None
-        drafter, rows, how = self._drafter, fields.rows(1), fields.choosing
+        assert self.drafter is not None
+        drafter, rows, how = self.drafter, fields.rows(1), fields.choosing
         tokens, hidden = fields.seed, self._slots.hidden.index_select(0, fields.place)
         drafts: list[Tensor] = []
         for offset in range(depth):

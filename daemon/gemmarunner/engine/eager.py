@@ -6,13 +6,14 @@ before it first: here nothing is gained by starting early.
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
 import torch
 from torch import Tensor
 
 from gemmarunner.engine.kvcache import KVCache, KVSnapshot
+from gemmarunner.engine.owned import own_bytes
 from gemmarunner.engine.ports import Drafter, Report, RoundPlan, RoundResult, Snapshot, Target
 from gemmarunner.engine.propose import DraftKind
 from gemmarunner.engine.request import Sampling
@@ -30,7 +31,7 @@ class EagerBackend:
     `deterministic`: every verification runs max_depth + 1 rows, whatever was drafted, so that a
     text cannot depend on the depths even where results depend on the number of rows. It costs what
     the deepest verification does. With experts it promises less: how many rows an expert gets
-    depends on the rows.
+    depends on the rows. `may_attach`: a drafter may come later.
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class EagerBackend:
         max_rows: int = 256,
         kind: DraftKind = DraftKind.COUPLED,
         deterministic: bool = False,
+        may_attach: bool = False,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._pair = Pair(target, drafter, kind)
         self._clock_ns = clock_ns
         self.slots = slots
         self.num_ctx = num_ctx
-        self.max_depth = max_depth if drafter is not None else 0
+        self.max_depth = max_depth if drafter is not None or may_attach else 0
         self.max_rows = max_rows
         self.vocab_size = target.config.vocab_size
         self.device = target.device
@@ -66,8 +68,8 @@ class EagerBackend:
         self.kv_bytes = sum(cache.nbytes for cache in self._caches)
 
     def depth_limit(self, batch: int) -> int:
-        """The greatest depth of a round of `batch` sequences."""
-        return self.max_depth
+        """The greatest depth of a round of `batch` sequences; 0 while there is no drafter."""
+        return 0 if self._pair.drafter is None else self.max_depth
 
     def length(self, slot: int) -> int:
         """Committed positions of a slot."""
@@ -129,10 +131,24 @@ class EagerBackend:
         """The slot then holds exactly what the snapshot's did."""
         self._caches[slot].restore(cast(KVSnapshot, snapshot))
 
+    def detach(self) -> int:
+        """Lets go of the drafter; the bytes that freed."""
+        if self._pair.drafter is None:
+            return 0
+        before = own_bytes(self.device)
+        self._pair = self._pair._replace(drafter=None)
+        return max(0, before - own_bytes(self.device))
+
+    def attach(self, drafter: Drafter) -> Iterator[None]:
+        """The next round may draft."""
+        self._pair = self._pair._replace(drafter=drafter)
+        yield from ()
+
     def warm(self, report: Report) -> None:
         """A few rows and rounds in the first slot, so that no request pays for first uses."""
         text = [0] * min(4, self.num_ctx - self.max_depth - 2)
-        depths = [0, self.max_depth] if self.max_depth else [0]
+        deepest = self.depth_limit(1)
+        depths = [0, deepest] if deepest else [0]
         if text:
             self.prefill(0, text)
             for depth in depths:

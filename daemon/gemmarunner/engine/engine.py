@@ -4,12 +4,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from gemmarunner.engine.admission import check, room_for
 from gemmarunner.engine.controller import DepthController
+from gemmarunner.engine.drafter import DrafterSwitch
 from gemmarunner.engine.events import (
     EngineEvent,
     EngineRequest,
@@ -68,6 +69,7 @@ class Engine:
         self._inbox: deque[EngineRequest | int] = deque()  # an int cancels the request of that id
         self._waiting: deque[EngineRequest] = deque()
         self._flight: Flight | None = None
+        self._switch = DrafterSwitch(backend)
         self._turn = 0  # slot whose prompt is read next
         self._freed = 0  # how often a slot became free
 
@@ -91,7 +93,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something; thread-safe."""
-        return bool(self._inbox or self._waiting or any(slot.sequence for slot in self._slots))
+        waits = self._inbox or self._waiting or self._switch.has_work
+        return bool(waits or any(slot.sequence for slot in self._slots))
 
     @property
     def prefix_bytes(self) -> int:
@@ -109,6 +112,22 @@ class Engine:
             torch.cuda.empty_cache()  # torch would keep it for itself
         return freed
 
+    @property
+    def drafts(self) -> bool:
+        """Whether there is a drafter and rounds may draft."""
+        return self._backend.depth_limit(1) > 0
+
+    def detach(self, done: Callable[[int], None]) -> None:
+        """The drafter is freed between two rounds; a `step` then gives `done` the bytes.
+
+        For the thread that calls `step`, as is `attach`. No text changes by either.
+        """
+        self._switch.detach(done)
+
+    def attach(self, drafter: Any, done: Callable[[Exception | None], None]) -> None:
+        """Rounds may draft with `drafter` once a `step` has called `done` without an error."""
+        self._switch.attach(drafter, done)
+
     def depth_state(self) -> dict[str, object]:
         """What was learned about depths, for the next engine of this pair."""
         return self._controller.state()
@@ -121,6 +140,7 @@ class Engine:
         landing = self._land()
         events = self._read_inbox()  # first, so that nothing is added to a cancelled text
         events += self._commit(landing)
+        self._switch.turn()  # no round is in flight
         events += self._answer_prompts()
         events += self._retire()
         events += self._fill_slots()

@@ -1,6 +1,6 @@
 """What the engine asks of whoever runs a pair, and what its own runner asks of models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -63,7 +63,7 @@ class Backend(Protocol):
     @property
     def num_ctx(self) -> int: ...
     @property
-    def max_depth(self) -> int: ...  # 0 without a drafter
+    def max_depth(self) -> int: ...  # the greatest ever; 0 where no drafter can come
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -76,7 +76,7 @@ class Backend(Protocol):
     def row_invariant(self) -> bool: ...  # a row's result is the same however many ran with it
 
     def depth_limit(self, batch: int) -> int:
-        """The greatest depth of a round of `batch` sequences, at most `max_depth`."""
+        """The greatest depth of a round of `batch` sequences; 0 while there is no drafter."""
 
     def length(self, slot: int) -> int:
         """Committed positions of a slot."""
@@ -113,6 +113,18 @@ class Backend(Protocol):
 
     def restore(self, slot: int, snapshot: Snapshot) -> None:
         """The slot then holds exactly what the snapshot's did, its hidden row aside."""
+
+    def detach(self) -> int:
+        """Frees the drafter and what only it needs; the bytes. No round is in flight."""
+
+    def attach(self, drafter: Any) -> Iterator[None]:
+        """Puts a drafter in, a bounded piece of work with each `next`, none while a round flies.
+
+        Slots keep what they hold. When it is exhausted, rounds may draft.
+
+        Raises:
+            RuntimeError: the device failed, by lack of memory for one; `detach` is to follow.
+        """
 
     def warm(self, report: Report) -> None:
         """Builds and captures all that requests will need; no request is open."""

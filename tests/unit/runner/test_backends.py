@@ -103,7 +103,7 @@ def test_target_without_a_drafter_is_alone_and_content(models: Path) -> None:
     """Nothing is noted where nothing was given."""
     found = built(models, load_of(models, None))
 
-    assert (found.has_drafter, found.note, found.backend.max_depth) == (False, None, 0)
+    assert (found.has_drafter, found.note, found.backend.depth_limit(1)) == (False, None, 0)
 
 
 def test_foreign_drafter_is_left_out(models: Path) -> None:
@@ -112,7 +112,7 @@ def test_foreign_drafter_is_left_out(models: Path) -> None:
 
     found = built(models, load_of(models, "other/assistant"))
 
-    assert (found.has_drafter, found.backend.max_depth) == (False, 0)
+    assert (found.has_drafter, found.backend.depth_limit(1)) == (False, 0)
     assert found.note is not None
     assert "PairMismatch" in found.note
     assert words(found, 0) == words(alone, 0)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gemmad.api.errors import BadRequest, LoadFailed, PromptTooLong, RunnerCrashed
+from gemmad.api.errors import BadRequest, LoadFailed, PromptTooLong, RunnerCrashed, WillNotFit
 from gemmad.runners.supervisor import Deadlines, Runner, RunnerSpec
 from gemmad.wire import Delta, Done, Generate, Load, Message, PairFiles, Progress, Sampling
 from tests.fakes.fake_runner import fake_command
@@ -300,3 +302,44 @@ async def test_reclaim_ends_with_the_process(start: Start) -> None:
     await asked
 
     assert await runner.reclaim(20) == 0
+
+
+async def test_drafter_leaves_comes_back_and_is_measured(start: Start) -> None:
+    """Each call gets its own answer, in whatever order the runner gives those of other kinds."""
+    runner = await start(drafter_bytes=70, target_bytes=900, device_bytes=5)
+    assert await runner.attach() == 70
+
+    freed, again, measured = await asyncio.gather(
+        runner.detach(), runner.detach(), runner.measure()
+    )
+
+    assert (freed, again) == (70, 0)
+    assert (measured.drafter_bytes, measured.target_bytes, measured.device_bytes) == (0, 900, 5)
+
+
+async def test_failed_attach_is_the_error_of_its_code(start: Start) -> None:
+    """The daemon learns why, and the runner goes on."""
+    runner = await start(attach_error=["will_not_fit", "No room."])
+
+    with pytest.raises(WillNotFit, match="No room"):
+        await runner.attach()
+
+    assert runner.alive
+
+
+async def test_nobody_waits_for_a_runner_that_is_gone(start: Start) -> None:
+    """A question that was open when it died, and one that comes later, end alike."""
+    runner = await start(mute=True)
+    open_questions = [
+        asyncio.ensure_future(runner.attach()),
+        asyncio.ensure_future(runner.detach()),
+    ]
+    await asyncio.sleep(0)
+    os.kill(runner.pid, signal.SIGKILL)
+
+    with pytest.raises(RunnerCrashed):
+        await open_questions[0]
+    assert await open_questions[1] == 0
+    with pytest.raises(RunnerCrashed):
+        await runner.measure()
+    assert await runner.detach() == 0

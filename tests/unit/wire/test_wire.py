@@ -44,6 +44,9 @@ LOADS = st.builds(
     num_ctx=NUMBERS,
     device=TEXT,
     depth_state=st.none() | OBJECTS,
+    drafter=st.booleans(),
+    split=st.lists(st.tuples(TEXT, NUMBERS), max_size=2).map(tuple),
+    why=TEXT,
 )
 GENERATES = st.builds(
     wire.Generate,
@@ -62,8 +65,9 @@ TO_RUNNER = (
     | st.builds(wire.Cancel, id=NUMBERS)
     | st.builds(wire.Ping, n=NUMBERS)
     | st.builds(wire.Reclaim, nbytes=NUMBERS)
-    | st.just(wire.Prepare())
-    | st.just(wire.Shutdown())
+    | st.sampled_from(
+        [wire.Prepare(), wire.Detach(), wire.Attach(), wire.Measure(), wire.Shutdown()]
+    )
 )
 STATS = st.builds(
     wire.DraftStats,
@@ -82,6 +86,22 @@ FROM_RUNNER = (
     | st.builds(wire.RequestRefused, id=NUMBERS, code=TEXT, message=TEXT)
     | st.builds(wire.Pong, n=NUMBERS)
     | st.builds(wire.Reclaimed, nbytes=NUMBERS)
+    | st.builds(wire.Detached, nbytes=NUMBERS)
+    | st.builds(wire.Attached, drafter_bytes=NUMBERS)
+    | st.builds(wire.AttachFailed, code=TEXT, message=TEXT, fix=st.none() | TEXT)
+    | st.builds(wire.Measured, **dict.fromkeys(wire.Measured.__struct_fields__, NUMBERS))
+    | st.builds(
+        wire.Loaded,
+        **dict.fromkeys(("target_bytes", "drafter_bytes", "kv_bytes", "num_ctx"), NUMBERS),
+        device=TEXT,
+        dtype=TEXT,
+        load_ns=NUMBERS,
+        drafter=st.booleans(),
+        placement=st.lists(st.builds(wire.Placed, TEXT, TEXT, NUMBERS, TEXT), max_size=2).map(
+            tuple
+        ),
+        peak_bytes=NUMBERS,
+    )
     | st.just(wire.Prepared())
     | st.builds(
         wire.Done,

@@ -1,0 +1,30 @@
+"""What this process has of the system's memory for itself; standard library only."""
+
+import ctypes
+import sys
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+
+
+def own_host_bytes() -> int | None:
+    """Anonymous memory, once freed memory was given back; None: this system does not say.
+
+    Pages of mapped files are left out: the system drops them when it needs them.
+    """
+    if not _STATUS.exists():
+        return None
+    _give_back()
+    for line in _STATUS.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "RssAnon":
+            return int(rest.split()[0]) << 10
+    return None
+
+
+def _give_back() -> None:
+    """glibc keeps freed memory for the next allocation; the system then counts it as taken."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps less
+        if trim is not None:
+            trim(0)
