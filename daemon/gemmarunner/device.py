@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from gemmad.api.errors import LoadFailed
-from gemmarunner.models.loader import choose_dtype
+from gemmarunner.models.stored import choose_dtype
 
 _DTYPES = {
     "float32": torch.float32,

@@ -19,14 +19,15 @@ from gemmad.api.errors import BadRequest
 from gemmarunner.export_merge import merge_parts
 from gemmarunner.export_metadata import add_drafter_shape, add_target_shape, add_text
 from gemmarunner.files import Files, read_format, read_json, read_tokenizer
-from gemmarunner.models.checkpoint import Checkpoint
+from gemmarunner.models.checkpoint import Checkpoint, text_prefix
 from gemmarunner.models.config import DrafterConfig, TargetConfig
 from gemmarunner.models.gguf_config import DRAFTERS, TARGETS
 from gemmarunner.models.gguf_file import is_gguf
 from gemmarunner.models.gguf_names import ROPE_FREQS, checkpoint_names, gguf_names
 from gemmarunner.models.hf_config import read_drafter_config, read_target_config
-from gemmarunner.models.loader import Progress, read_settings, text_prefix
 from gemmarunner.models.quantized import is_compressed
+from gemmarunner.models.settings import read_settings
+from gemmarunner.models.weights import Progress
 
 CLUSTERS_NOTE = (
     "The drafter's clusters are left out, because llama.cpp loads no file that has them: it drafts "

@@ -10,7 +10,7 @@ from gemmad.api.errors import BadRequest
 from gemmarunner.export_unpacked import write_unpacked
 from gemmarunner.files import Files
 from gemmarunner.models.gguf_file import is_gguf
-from gemmarunner.models.loader import Progress
+from gemmarunner.models.weights import Progress
 
 UNPACKED_NOTE = "The GGUF weights were unpacked, so they take more room, and are no more precise."
 

@@ -8,7 +8,7 @@ from gemmad.api.errors import LoadFailed
 from gemmad.formats.gguf import Gguf, GgufTensor, read_gguf
 from gemmarunner.files import Files
 from gemmarunner.models.gguf_file import read_model
-from gemmarunner.models.loader import Progress
+from gemmarunner.models.weights import Progress
 
 _CHUNK_BYTES = 8 << 20
 _COUNT = b"split.count"

@@ -26,7 +26,7 @@ from gemmarunner.models.gguf_file import GgufModel, read_model
 from gemmarunner.models.gguf_names import ONES
 from gemmarunner.models.gguf_types import Blocks, unpacked
 from gemmarunner.models.gguf_weights import Piece, joined_shape, stored_dtype, text_pieces
-from gemmarunner.models.loader import Progress
+from gemmarunner.models.weights import Progress
 
 _CHUNK_WEIGHTS = 1 << 22
 _ORDERING = "masked_embedding.token_ordering"

@@ -19,7 +19,7 @@ from gemmarunner.engine.engine import Engine
 from gemmarunner.files import Files, read_eos_ids, read_format, read_notes, read_tokenizer
 from gemmarunner.memory import Holding, Meter
 from gemmarunner.models.gguf_file import forget_headers
-from gemmarunner.models.loader import Stored, stored_weights
+from gemmarunner.models.stored import Stored, stored_weights
 from gemmarunner.renderer import TemplateRenderer
 from gemmarunner.serving import Served
 

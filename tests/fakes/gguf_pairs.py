@@ -19,7 +19,7 @@ from gemmarunner.models.config import DrafterConfig
 from gemmarunner.models.gguf_config import CENTROID_TOP_K
 from gemmarunner.models.gguf_names import ROPE_FREQS, gguf_names
 from gemmarunner.models.hf_config import read_drafter_config, read_target_config
-from gemmarunner.models.loader import read_settings
+from gemmarunner.models.settings import read_settings
 from tests.fakes.tiny_models import checkpoint_files
 
 Arrays = dict[str, np.ndarray[Any, Any]]  # of bytes where they are packed

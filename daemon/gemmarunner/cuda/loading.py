@@ -9,7 +9,8 @@ from gemmarunner.cuda.backend import MAX_ROWS, CudaBackend
 from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.layer import Pack, as_it_is
 from gemmarunner.cuda.target import CudaTarget
-from gemmarunner.models.loader import Progress, open_drafter, open_target
+from gemmarunner.models.opening import open_drafter, open_target
+from gemmarunner.models.weights import Progress
 
 Files = Mapping[str, Path]  # by their names in the repository
 

@@ -19,6 +19,7 @@ from gemmarunner.models.mapped import MappedFiles
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+EMBEDDINGS = "embed_tokens.weight"
 
 
 class Checkpoint:
@@ -105,6 +106,18 @@ class Checkpoint:
 
 
 _AGAIN = "Are config.json and the weights of one revision? Pull the model again."
+
+
+def text_prefix(checkpoint: Checkpoint) -> str:
+    """What stands before the text stack's names: it differs between text and media checkpoints."""
+    endings = ("." + EMBEDDINGS, EMBEDDINGS)
+    found = [name for name in checkpoint.names if name.endswith(endings[0]) or name == EMBEDDINGS]
+    if len(found) != 1:
+        raise LoadFailed(
+            f"The weights hold {len(found)} tensors named {EMBEDDINGS}; one is wanted.",
+            fix="Is this a Gemma 4 target?",
+        )
+    return found[0].removesuffix(EMBEDDINGS)
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:

@@ -1,7 +1,7 @@
 """Takes a model's tensors out of its GGUF files, still packed where kernels can use them so."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -34,10 +34,8 @@ from gemmarunner.models.header import Place
 from gemmarunner.models.mapped import MappedFiles
 from gemmarunner.models.pagecache import PageReader
 from gemmarunner.models.readahead import ReadAhead
-from gemmarunner.models.weights import Matrix, Table
+from gemmarunner.models.weights import Matrix, Progress, Table
 from gemmarunner.quant.formats import Packed
-
-Progress = Callable[[int, int], None]
 
 _AGAIN = "Pull the model again."
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight")

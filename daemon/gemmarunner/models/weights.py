@@ -1,5 +1,6 @@
 """How a model's parts ask for their tensors, wherever these come from."""
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.stacked import Stacked, stacked
+
+Progress = Callable[[int, int], None]  # bytes read, bytes to read
 
 
 class Take(Protocol):

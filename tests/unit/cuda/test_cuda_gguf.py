@@ -9,7 +9,8 @@ from gguf import GGMLQuantizationType as Kind
 from gemmarunner.cuda.backend import CudaBackend
 from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.target import CudaTarget
-from gemmarunner.models.loader import load_target, open_drafter, open_target
+from gemmarunner.models.loader import load_target
+from gemmarunner.models.opening import open_drafter, open_target
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.stacked import Stacked
 from tests.fakes import tiny_models

@@ -18,7 +18,8 @@ from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
 from gemmarunner.models.config import DrafterConfig
 from gemmarunner.models.drafter import Drafter
-from gemmarunner.models.loader import load_drafter, load_target, stored_weights
+from gemmarunner.models.loader import load_drafter, load_target
+from gemmarunner.models.stored import stored_weights
 from gemmarunner.models.target import Target
 from tests.fakes import tiny_models
 from tests.fakes.gguf_pairs import Writing, random_blocks, write_gguf

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.engine.kvcache import KVCache
-from gemmarunner.models import loader
+from gemmarunner.models import stored
 from gemmarunner.models.checkpoint import INDEX
-from gemmarunner.models.loader import choose_dtype, load_target
+from gemmarunner.models.loader import load_target
+from gemmarunner.models.stored import choose_dtype
 from tests.fakes.tiny_models import checkpoint_files
 
 IDS = torch.arange(20)
@@ -126,7 +127,7 @@ def test_dtype_suits_the_machine(
     monkeypatch, device, fast, halves, weights, free, expected
 ) -> None:
     """Float32 where bf16 is emulated and it fits, or where the model is small."""
-    monkeypatch.setattr(loader, "fast_bf16", lambda: fast)
-    monkeypatch.setattr(loader, "packs_half", lambda: halves)
+    monkeypatch.setattr(stored, "fast_bf16", lambda: fast)
+    monkeypatch.setattr(stored, "packs_half", lambda: halves)
 
     assert choose_dtype(device, torch.bfloat16, weights, free) == expected

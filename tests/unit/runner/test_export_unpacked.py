@@ -19,7 +19,8 @@ from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.export import ExportRequest, export
 from gemmarunner.export_unpacked import write_unpacked
 from gemmarunner.files import read_eos_ids, read_format, read_tokenizer
-from gemmarunner.models.loader import load_drafter, load_target, stored_weights
+from gemmarunner.models.loader import load_drafter, load_target
+from gemmarunner.models.stored import stored_weights
 from gemmarunner.models.target import Target
 from tests.fakes import tiny_models
 from tests.fakes.gguf_pairs import Writing, write_gguf
