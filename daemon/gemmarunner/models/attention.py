@@ -33,7 +33,20 @@ class Span(NamedTuple):
 
     slot: int  # first row's slot
     rows: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...]  # none where the native library runs the rows
+    start: int  # first row's position
+    base: int  # position in slot 0
+    window: int | None
+
+    def first_seen(self, row: int) -> int:
+        """The first slot that a row sees."""
+        if self.window is None:
+            return 0
+        return max(0, self.start + row - self.window + 1) - self.base
+
+    def seen_end(self, row: int) -> int:
+        """One past the last slot that a row sees: its own."""
+        return self.start + row + 1 - self.base
 
 
 class Projection:

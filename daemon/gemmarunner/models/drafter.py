@@ -13,11 +13,13 @@ from gemmarunner.models.attention import each_row
 from gemmarunner.models.config import CentroidConfig, DrafterConfig, check_pair
 from gemmarunner.models.layers import Layer
 from gemmarunner.models.linear import Linear, MakeLinear, make_linear, make_row_linear
+from gemmarunner.models.native import drafter_place, native_layers
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
 from gemmarunner.models.scripted import script_layers
 from gemmarunner.models.target import Target
 from gemmarunner.models.weights import Take, take_matrix, under
+from gemmarunner.native.layers import Places
 
 
 class Candidates(NamedTuple):
@@ -35,6 +37,7 @@ class LayerContext(NamedTuple):
     seen: KeysValues
     store: list[Tensor]  # the donor's whole cache, and which slots of it are seen
     piece: list[list[int]]
+    place: Places  # the same for the native library
 
 
 DraftContext = list[LayerContext]
@@ -74,7 +77,9 @@ class Drafter:
             )
             for index, layer in enumerate(config.layers)
         ]
-        self._scripted = script_layers(self._layers, [layer.kv_heads for layer in config.layers])
+        kv_heads = [layer.kv_heads for layer in config.layers]
+        self._native = native_layers(self._layers, kv_heads, range(len(kv_heads)))
+        self._scripted = [] if self._native else script_layers(self._layers, kv_heads)
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in config.layers]
         self._norm = make_norm(body("norm.weight", (hidden,)), config.eps)
         table, shape = "embed_tokens.weight", (config.vocab_size, hidden)
@@ -109,7 +114,8 @@ class Drafter:
         context = []
         for rope, donor in zip(self._ropes, self._donors, strict=True):
             cos, sin = rope.rows(position, position + 1)
-            context.append(LayerContext(cos, sin, *seen[donor]))
+            place = drafter_place(cos, sin, cache, donor)
+            context.append(LayerContext(cos, sin, *seen[donor], place))
         return context
 
     @torch.inference_mode()
@@ -121,6 +127,9 @@ class Drafter:
         """
         assert self._target is not None, "bind the drafter to its target first"
         x = self._enter(torch.cat((self._target.embedding(token), hidden), 1))
+        if self._native:
+            places, stores = [at.place for at in context], [at.store for at in context]
+            return self._left(self._native(0, len(context), x, (0,), places, stores))
         if self._scripted:
             for scripted, at in zip(self._scripted, context, strict=True):
                 x = scripted(x, at.cos, at.sin, [], [], at.store, at.piece, [], None)

@@ -40,8 +40,8 @@ class PerLayerEmbedding:
         self.tokens = Embedding(table, ple_dim, weight.dtype)
         self.tokens.scale *= 0.5**0.5
 
-    def __call__(self, ids: Tensor, embedded: Tensor) -> tuple[Tensor, ...]:
-        """For each layer its [rows, ple_dim], of ids [rows] and their embeddings [rows, hidden]."""
+    def __call__(self, ids: Tensor, embedded: Tensor) -> Tensor:
+        """[rows, layers, ple_dim] of ids [rows] and their embeddings [rows, hidden]."""
         tokens = self.tokens(ids).view(self.shape)
         context = self.context(embedded).view(self.shape)
-        return self.norm.add(tokens, context).unbind(1)
+        return self.norm.add(tokens, context)

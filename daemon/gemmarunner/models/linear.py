@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gemmarunner.native.library import library
+from gemmarunner.native.linear import Native, can_multiply
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.stacked import Stacked
 
@@ -47,6 +49,8 @@ def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) 
     """
     if isinstance(weight, Stacked):
         return Beside([make_linear(part, requantize=requantize) for part in weight.parts])
+    if can_multiply(weight):
+        return Native(weight)
     if isinstance(weight, Packed):
         from gemmarunner.quant.cpu import make_packed_linear
 
@@ -58,7 +62,7 @@ def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) 
         return Reordered(weight)
     if not (_X86 and weight.dtype is torch.float32):
         return Plain(weight)
-    if weight.numel() <= _TINY_ELEMENTS:
+    if weight.numel() <= _TINY_ELEMENTS or library() is not None:
         return Tiny(weight)
     if packs_half() and _fits_half(weight):
         return Half(weight)
@@ -67,6 +71,8 @@ def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) 
 
 def make_row_linear(weight: Tensor | Packed | Stacked) -> Linear:
     """As `make_linear`, for one row at a time: a small matrix then is fastest as it is."""
+    if not isinstance(weight, Stacked) and can_multiply(weight):
+        return Native(weight)
     plain = isinstance(weight, Tensor) and weight.device.type == "cpu"
     if isinstance(weight, Tensor) and plain and weight.numel() <= _SMALL_ELEMENTS:
         return Transposed(weight)
@@ -75,7 +81,7 @@ def make_row_linear(weight: Tensor | Packed | Stacked) -> Linear:
 
 def even_rows(rows: int) -> int:
     """The number of rows to compute so that each is the same as among any other number."""
-    if rows > FEW_ROWS:
+    if rows > FEW_ROWS or library() is not None:
         return rows
     return next((count for count in _equal_counts() if count >= rows), rows)
 

@@ -13,6 +13,7 @@ from gemmarunner.models.embedding import Embedding, PerLayerEmbedding
 from gemmarunner.models.layers import Layer
 from gemmarunner.models.linear import EXACT_ROWS, FEW_ROWS, MakeLinear, even_rows, make_linear
 from gemmarunner.models.masks import SeparateMasks, common_piece
+from gemmarunner.models.native import native_layers, run_native
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
 from gemmarunner.models.scripted import script_layers
@@ -73,8 +74,13 @@ class Target:
         ]
         self._norm = make_norm(take("norm.weight", (hidden,)), config.eps)
         self._like = torch.empty(0, device=device, dtype=dtype)
-        self._scripted = script_layers(self._layers, [layer.kv_heads for layer in layers])
         self._shapes, self._shape_of_layer = _distinct_shapes(layers)
+        kv_heads = [layer.kv_heads for layer in layers]
+        self._donors = [
+            index if layer.donor is None else layer.donor for index, layer in enumerate(layers)
+        ]
+        self._native = native_layers(self._layers, kv_heads, self._shape_of_layer)
+        self._scripted = [] if self._native else script_layers(self._layers, kv_heads)
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in self._shapes]
         self._masks = [SeparateMasks(self._window(s), device, dtype) for s in self._shapes]
 
@@ -104,7 +110,7 @@ class Target:
         x = self._run(0, first_shared, x, ple, turns)
         if kept < rows:
             x = x[-kept:]
-            ple = [of_layer[-kept:] for of_layer in ple]
+            ple = None if ple is None else ple[-kept:]
         if kept < rows and first_shared < layers:
             turns = self._turns(cache, cache.length + rows - kept, kept, kept, None)
         x = self._run(first_shared, layers, x, ple, turns)
@@ -159,14 +165,14 @@ class Target:
         exact = self.device.type == "cpu" and self.dtype is torch.float32
         return even_rows(rows) if exact else rows
 
-    def _embed(self, tokens: Tensor, soft: SoftRows | None) -> tuple[Tensor, list[Tensor]]:
-        """Embedding rows [rows, hidden] and, per layer, the rows' per-layer embedding."""
+    def _embed(self, tokens: Tensor, soft: SoftRows | None) -> tuple[Tensor, Tensor | None]:
+        """Embedding rows [rows, hidden] and per-layer embeddings [rows, layers, ple_dim]."""
         if soft is not None:  # a placeholder's own id means nothing; the table has a row for pad
             tokens = tokens.index_fill(0, soft.rows, self.config.pad_id)
         x = self.embedding(tokens)
         if soft is not None:
             x.index_copy_(0, soft.rows, soft.embeddings.to(x.dtype))
-        return x, list(self._ple(tokens, x)) if self._ple is not None else []
+        return x, self._ple(tokens, x) if self._ple is not None else None
 
     def _turns(
         self, cache: KVCache, start: int, rows: int, computed: int, soft: SoftRows | None
@@ -195,19 +201,24 @@ class Target:
         """Where `rows` rows from position `start` on stand in layers of the shape `at`."""
         shape = self._shapes[at]
         base = cache.sliding_base if shape.kind == "sliding" else 0
+        window = self._window(shape)
         if rows <= EXACT_ROWS and soft is None:
-            pieces = self._masks[at].pieces(start, rows, base)
+            pieces = () if self._native else self._masks[at].pieces(start, rows, base)
         else:
             images = soft is not None and self.config.bidirectional_images
             blocks = soft.blocks if images and soft and shape.kind == "sliding" else None
-            pieces = common_piece(start, rows, self._window(shape), base, self._like, blocks)
-        return Span(cache.length - base, rows, pieces)
+            pieces = common_piece(start, rows, window, base, self._like, blocks)
+        return Span(cache.length - base, rows, pieces, start, base, window)
 
     def _window(self, layer: LayerConfig) -> int | None:
         return self.config.window if layer.kind == "sliding" else None
 
-    def _run(self, begin: int, end: int, x: Tensor, ple: list[Tensor], turns: list[Turn]) -> Tensor:
+    def _run(
+        self, begin: int, end: int, x: Tensor, ple: Tensor | None, turns: list[Turn]
+    ) -> Tensor:
         """Rows through layers begin..end-1; those that own K/V write them to the caches."""
+        if begin < end and self._native and _few(turns):
+            return run_native(self._native, begin, end, x, ple, turns, self._donors)
         if begin < end and self._scripted and _few(turns):
             return self._run_scripted(begin, end, x, ple, [script_arguments(t) for t in turns])
         for index in range(begin, end):
@@ -215,17 +226,17 @@ class Target:
             donor = self.config.layers[index].donor
             heads = layer.project(layer.input_norm(x), turn.cos, turn.sin)
             attended = _filled(attend_parts(heads, layer.heads, index, donor, turn), x.shape[0])
-            x = layer.finish(x, attended, ple[index] if ple else None)
+            x = layer.finish(x, attended, None if ple is None else ple[:, index])
         return x
 
     def _run_scripted(
-        self, begin: int, end: int, x: Tensor, ple: list[Tensor], places: list[ScriptArguments]
+        self, begin: int, end: int, x: Tensor, ple: Tensor | None, places: list[ScriptArguments]
     ) -> Tensor:
         for index in range(begin, end):
             place = places[self._shape_of_layer[index]]
             donor = self.config.layers[index].donor
             own = [] if donor is not None else [cache.store(index) for cache in place.caches]
-            read = index if donor is None else donor
+            read = self._donors[index]
             x = self._scripted[index](
                 x,
                 place.cos,
@@ -235,7 +246,7 @@ class Target:
                 [cache.store(read) for cache in place.cache_of_piece],
                 place.pieces,
                 place.masks,
-                ple[index] if ple else None,
+                None if ple is None else ple[:, index],
             )
         return x
 
@@ -265,7 +276,7 @@ def _distinct_shapes(layers: tuple[LayerConfig, ...]) -> tuple[list[LayerConfig]
 
 def _few(turns: list[Turn]) -> bool:
     """Whether so few rows are computed that each has a product of its own."""
-    separate = all(part.span.pieces[0].mask.ndim == 4 for part in turns[0].parts)
+    separate = all(piece.mask.ndim == 4 for part in turns[0].parts for piece in part.span.pieces)
     return separate and turns[0].cos.shape[0] <= 2 * FEW_ROWS
 
 

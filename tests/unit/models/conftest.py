@@ -11,6 +11,7 @@ import torch
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.loader import load_drafter, load_target
 from gemmarunner.models.target import Target
+from gemmarunner.native import library as native_library
 from tests.fakes.tiny_models import SHAPES, TinyPair, checkpoint_files
 
 
@@ -31,7 +32,25 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pairs]:
     """Builds the pair of a shape, at most once a session."""
+    return _builder(tmp_path_factory)
 
+
+@pytest.fixture(scope="session")
+def torch_pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pairs]:
+    """As `pair_of`, of pairs built where there is no native library."""
+    return _builder(tmp_path_factory)
+
+
+@pytest.fixture
+def torch_pair_of(
+    torch_pairs: Callable[[str], Pairs], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Pairs]:
+    """Pairs that run by torch's operators alone, during this test."""
+    monkeypatch.setattr(native_library, "_load", lambda: "switched off")
+    return torch_pairs
+
+
+def _builder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pairs]:
     @cache
     def build(shape: str) -> Pairs:
         oracle = SHAPES[shape](tmp_path_factory.mktemp(shape), 0)

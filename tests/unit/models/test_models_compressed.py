@@ -213,14 +213,15 @@ def compressed(source: Path, into: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("shape", ["31b", pytest.param("e2b", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_w4a16_pair_equals_its_dequantized_twin(pair_of, tmp_path, shape, dtype) -> None:
-    """A whole target written so gives the twin's logits: bit for bit, or to bf16's rounding."""
+    """A whole target written so gives the twin's logits, but for activations rounded to bytes."""
     logits = []
     for directory in compressed(pair_of(shape).oracle.directory / "target", tmp_path):
         target = load_target(checkpoint_files(directory), "cpu", dtype)
         cache = KVCache(target.config, 32, 32, target.device, target.dtype)
         logits.append(target.logits(target.forward(IDS, cache)))
 
-    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
+    found, twin = logits
+    assert (found - twin).norm() < 0.05 * twin.norm()
 
 
 def test_quantize_leaves_what_the_file_packed(pair_of, tmp_path) -> None:

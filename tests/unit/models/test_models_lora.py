@@ -193,7 +193,7 @@ def test_packed_matrix_is_unpacked_for_its_adapter_alone() -> None:
 
 
 def test_adapter_on_a_packed_gguf_is_its_unpacked_twins(pair_of, tmp_path) -> None:
-    """What it changes is unpacked exactly; the rest stays packed, and both are told."""
+    """What it changes is unpacked exactly; the rest stays packed, to the rounding of bytes."""
     pair = pair_of("31b")
     packed_file = tmp_path / "m.gguf"
     source = pair.oracle.directory / "target"
@@ -210,8 +210,8 @@ def test_adapter_on_a_packed_gguf_is_its_unpacked_twins(pair_of, tmp_path) -> No
         )
     )
 
-    torch.testing.assert_close(found, twin, atol=0.02, rtol=0.02)
-    assert not torch.allclose(found, plain, atol=0.1)
+    assert (found - twin).norm() < 0.05 * twin.norm()
+    assert (found - plain).norm() > 0.1 * twin.norm()
     assert ACCEPTANCE_NOTE in notes
 
 

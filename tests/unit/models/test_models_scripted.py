@@ -20,9 +20,11 @@ def ids(count: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", ["e2b", "e4b", "12b", "31b"])
 @pytest.mark.parametrize("rows", [1, 4, 7])
-def test_scripted_layers_equal_plain_ones(pair_of: Callable, monkeypatch, shape, rows) -> None:
+def test_scripted_layers_equal_plain_ones(
+    torch_pair_of: Callable, monkeypatch, shape, rows
+) -> None:
     """Bit for bit, across windows' edges: both run the same operators."""
-    target, text = pair_of(shape).target, ids(140, 1)
+    target, text = torch_pair_of(shape).target, ids(140, 1)
     assert target._scripted, "these layers can be compiled"
     cache = new_cache(target)
     scripted = torch.cat([target.forward(part, cache) for part in text.split(rows)])
@@ -35,9 +37,9 @@ def test_scripted_layers_equal_plain_ones(pair_of: Callable, monkeypatch, shape,
 
 
 @pytest.mark.parametrize("shape", ["e2b", "31b"])
-def test_scripted_drafter_equals_the_plain_one(pair_of: Callable, monkeypatch, shape) -> None:
+def test_scripted_drafter_equals_the_plain_one(torch_pair_of: Callable, monkeypatch, shape) -> None:
     """Bit for bit, over several steps of a round."""
-    pair = pair_of(shape)
+    pair = torch_pair_of(shape)
     cache, token = new_cache(pair.target), torch.tensor([5])
     hidden = pair.target.forward(ids(40, 2), cache)[-1:]
     assert pair.drafter._scripted
@@ -52,18 +54,18 @@ def test_scripted_drafter_equals_the_plain_one(pair_of: Callable, monkeypatch, s
     assert torch.equal(second[0], pair.drafter.step(token, plain[1], context)[0])
 
 
-def test_experts_are_left_as_they_are(pair_of: Callable) -> None:
+def test_experts_are_left_as_they_are(torch_pair_of: Callable) -> None:
     """A mixture of experts decides on the way what it runs, so nothing is compiled."""
-    assert not pair_of("26b").target._scripted
+    assert not torch_pair_of("26b").target._scripted
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 5, 4), (9, 9, 9, 9, 9), (2, 20, 3)])
 @pytest.mark.parametrize("scripted", [True, False])
 def test_sequences_together_equal_each_alone(
-    pair_of: Callable, monkeypatch, counts, scripted
+    torch_pair_of: Callable, monkeypatch, counts, scripted
 ) -> None:
     """Matrices run once for all rows, each sequence over its own cache and at its own place."""
-    target = pair_of("31b").target  # widths of whole vectors, as published models have
+    target = torch_pair_of("31b").target  # widths of whole vectors, as published models have
     if not scripted:
         monkeypatch.setattr(target, "_scripted", [])
     texts = [ids(30 + 17 * index + count, index) for index, count in enumerate(counts)]

@@ -1,0 +1,1 @@
+"""The CPU's products and layers in C, compiled when the package is installed."""

@@ -1,0 +1,64 @@
+"""Finds the compiled library, or says why there is none; its functions with their types.
+
+The library is optional: a machine without a C compiler installs everything else, and torch's own
+operators run instead, more slowly.
+"""
+
+import ctypes
+from ctypes import c_char_p, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_NAMES = "_kernels*.so"
+
+_FUNCTIONS = {
+    "gm_isa_name": (c_char_p, ()),
+    "gm_packed_bytes": (c_int64, (c_int, c_int, c_int)),
+    "gm_pack": (None, (c_int, c_int, c_int, c_void_p, c_void_p, c_void_p, c_int)),
+    "gm_linear": (c_int, (c_void_p, c_void_p, c_int, c_void_p, c_int)),
+    "gm_layers": (c_int, (c_void_p, c_int, c_void_p, c_void_p, c_int)),
+}
+
+
+class Matrix(ctypes.Structure):
+    """`gm_matrix` of src/matrix.h."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("data", c_void_p),
+    )
+
+
+def library() -> ctypes.CDLL | None:
+    """The library, if it was built and this processor has kernels in it."""
+    found = _load()
+    return found if isinstance(found, ctypes.CDLL) else None
+
+
+def status() -> str:
+    """What runs here, for a person: the kernels' name, or why there are none."""
+    found = _load()
+    return found if isinstance(found, str) else f"native kernels for {_name(found)}"
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    files = sorted(_HERE.glob(_NAMES))
+    if not files:
+        return "no native kernels: no C compiler was there when the package was installed"
+    try:
+        loaded = ctypes.CDLL(str(files[0]))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        return f"no native kernels: {error}"
+    return loaded if _name(loaded) else "no native kernels: they need AVX2, which this CPU lacks"
+
+
+def _name(loaded: ctypes.CDLL) -> str:
+    name: bytes = loaded.gm_isa_name()
+    return name.decode()

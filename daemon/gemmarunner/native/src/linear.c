@@ -1,0 +1,125 @@
+/* Few or many rows times a matrix, by all threads: panels are taken from a queue. */
+#include "linear.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STEP = 512, BLOCK_ROWS = 96, PIECE_BYTES = 128 << 10, ROW_PIECE = 4 };
+
+static char *aligned(char *at) { return (char *)(((uintptr_t)at + 63) & ~(uintptr_t)63); }
+
+static int is_quantized(int kind) { return kind == GM_Q8 || kind == GM_Q4; }
+
+gm_activations gm_activations_in(char *scratch, const gm_matrix *m, int count, const gm_isa *isa) {
+    int64_t cells = (int64_t)count * m->columns, blocks = cells / GM_BLOCK;
+    gm_activations a = {.kind = m->kind, .columns = m->columns, .middle = m->kind == GM_Q4 ? 8 : isa->middle};
+    a.values = (float *)aligned(scratch);
+    a.scales = a.values + cells;
+    a.offsets = a.scales + blocks;
+    a.codes = (int8_t *)(a.offsets + blocks);
+    return a;
+}
+
+/* One block as int8, its greatest being 127; returns the sum of its codes. */
+static int quantize(const float *x, int8_t *codes, float *scale) {
+    float most = 0;
+    for (int i = 0; i < GM_BLOCK; i++) most = fmaxf(most, fabsf(x[i]));
+    float inverse = most > 0 ? 127.0f / most : 0;
+    int total = 0;
+    for (int i = 0; i < GM_BLOCK; i++) {
+        int code = (int)rintf(x[i] * inverse);
+        codes[i] = (int8_t)code;
+        total += code;
+    }
+    *scale = most / 127.0f;
+    return total;
+}
+
+void gm_settle(const gm_activations *a, const float *from, int row, int begin, int end) {
+    if (!is_quantized(a->kind)) {
+        float *to = a->values + (int64_t)row * a->columns + begin;
+        if (to != from) memcpy(to, from, sizeof(float) * (size_t)(end - begin));
+        return;
+    }
+    for (int k = begin; k < end; k += GM_BLOCK, from += GM_BLOCK) {
+        int64_t at = ((int64_t)row * a->columns + k) / GM_BLOCK;
+        int sum = quantize(from, a->codes + at * GM_BLOCK, a->scales + at);
+        a->offsets[at] = (float)(-a->middle * sum) * a->scales[at];
+    }
+}
+
+/* `count` rows from `first` on times one panel. */
+static void multiply(const gm_matrix *m, const gm_rows *x, const gm_isa *isa, const uint8_t *panel, int first,
+                     int count, float *acc) {
+    int groups = (count + isa->most_rows - 1) / isa->most_rows;
+    int step = groups == 1 ? m->columns : STEP; /* several groups find the step in the cache */
+    memset(acc, 0, sizeof(float) * GM_PANEL * (size_t)count);
+    for (int begin = 0; begin < m->columns; begin += step) {
+        int end = begin + step < m->columns ? begin + step : m->columns;
+        for (int g = 0, row = 0; g < groups; g++) {
+            int rows = (count - row + groups - g - 1) / (groups - g);
+            isa->kernels[m->kind](m, panel, x, first + row, rows, begin, end, acc + GM_PANEL * row);
+            row += rows;
+        }
+    }
+}
+
+static void write_out(const gm_matrix *m, int panel, int first, int count, const float *acc, float *out) {
+    int row = panel * GM_PANEL, width = m->rows - row < GM_PANEL ? m->rows - row : GM_PANEL;
+    for (int r = 0; r < count; r++)
+        memcpy(out + (int64_t)(first + r) * m->rows + row, acc + GM_PANEL * r, sizeof(float) * (size_t)width);
+}
+
+void gm_multiply(const gm_matrix *m, const gm_activations *a, int count, float *out, gm_queue *queue,
+                 const gm_isa *isa) {
+    const gm_rows x = {a->values, a->codes, a->scales, a->offsets};
+    float acc[GM_PANEL * BLOCK_ROWS];
+    int64_t bytes = gm_panel_bytes(m);
+    int panels = (m->rows + GM_PANEL - 1) / GM_PANEL, at_once = (int)(PIECE_BYTES / bytes) + 1, piece;
+    while ((piece = gm_take(queue, (panels + at_once - 1) / at_once)) >= 0)
+        for (int panel = piece * at_once; panel < panels && panel < (piece + 1) * at_once; panel++)
+            for (int first = 0; first < count; first += BLOCK_ROWS) {
+                int rows = count - first < BLOCK_ROWS ? count - first : BLOCK_ROWS;
+                multiply(m, &x, isa, m->data + panel * bytes, first, rows, acc);
+                write_out(m, panel, first, rows, acc, out);
+            }
+}
+
+typedef struct {
+    const gm_matrix *m;
+    const float *x;
+    gm_activations a;
+    int count;
+    float *out;
+    gm_queue rows, panels;
+} product;
+
+static void share(void *context, int thread, int threads) {
+    product *p = context;
+    (void)thread;
+    int columns = p->m->columns, piece, pieces = (p->count + ROW_PIECE - 1) / ROW_PIECE;
+    if (is_quantized(p->m->kind)) {
+        while ((piece = gm_take(&p->rows, pieces)) >= 0)
+            for (int row = piece * ROW_PIECE; row < p->count && row < (piece + 1) * ROW_PIECE; row++)
+                gm_settle(&p->a, p->x + (int64_t)row * columns, row, 0, columns);
+        gm_barrier(threads);
+    }
+    gm_multiply(p->m, &p->a, p->count, p->out, &p->panels, gm_best_isa());
+}
+
+/* out [count, rows] = x [count, columns] times the matrix; -1: there is no memory. */
+int gm_linear(const gm_matrix *m, const float *x, int count, float *out, int threads) {
+    product p = {.m = m, .x = x, .count = count, .out = out};
+    char *scratch = NULL;
+    if (is_quantized(m->kind)) {
+        scratch = malloc((size_t)gm_scratch_bytes(count, m->columns));
+        if (!scratch) return -1;
+        p.a = gm_activations_in(scratch, m, count, gm_best_isa());
+    } else {
+        p.a = (gm_activations){.kind = m->kind, .columns = m->columns, .values = (float *)x};
+    }
+    gm_together(share, &p, threads);
+    free(scratch);
+    return 0;
+}

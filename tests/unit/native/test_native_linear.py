@@ -1,0 +1,138 @@
+"""Products of the native library are those of their slow twins, and no row hangs on another."""
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from gemmarunner.native import library as native_library
+from gemmarunner.native.library import library, status
+from gemmarunner.native.linear import Native, can_multiply
+from gemmarunner.quant.formats import Format, Packed, from_gguf, quantize
+
+pytestmark = pytest.mark.skipif(library() is None, reason=status())
+
+SHAPES = [(16, 32), (37, 64), (100, 1536), (2048, 96)]
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def floats(kind: str, rows: int, columns: int) -> Tensor:
+    """Float32 values that only `kind` and wider types hold."""
+    weight = randn(rows, columns)
+    return {"bf16": weight.bfloat16().float(), "f16": weight.half().float(), "f32": weight}[kind]
+
+
+def packed(format: Format, rows: int, columns: int) -> Packed:
+    return quantize(randn(rows, columns), format)
+
+
+def rounded(rows: Tensor) -> Tensor:
+    """Activations as the kernels see them: 8 bits, a scale for each block of 32."""
+    blocks = rows.unflatten(1, (-1, 32))
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    codes = (blocks * torch.where(scale == 0, 0, 1 / scale)).round()
+    return (codes * scale).flatten(1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [*SHAPES, (16, 2), (320, 16), (48, 34)])
+@pytest.mark.parametrize("kind", ["bf16", "f16", "f32"])
+def test_float_product_equals_its_twin(kind, rows, columns) -> None:
+    """In float32, for one row, a few and more than fit a block; two bytes a weight where exact."""
+    weight = floats(kind, rows, columns)
+    multiply = Native(weight)
+    assert multiply.nbytes == -(-rows // 16) * 16 * columns * (4 if kind == "f32" else 2)
+    for count in (1, 3, 8, 130):
+        x = randn(count, columns)
+
+        torch.testing.assert_close(multiply(x), x @ weight.T, atol=2e-5 * columns**0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("format", [Format.Q8_0, Format.Q4_0])
+def test_quantized_product_equals_its_twin(format, rows, columns) -> None:
+    """Whole numbers are exact, so only the sums of blocks round."""
+    weight = packed(format, rows, columns)
+    multiply = Native(weight)
+    for count in (1, 3, 8, 130):
+        x = randn(count, columns)
+        expected = rounded(x).double() @ weight.dequantized(torch.float32).double().T
+
+        found = multiply(x).double()
+
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("format", [Format.Q4_K, Format.Q5_K, Format.Q6_K])
+def test_other_formats_are_kept_as_float16(format) -> None:
+    """Their values, rounded by 2^-11."""
+    nbytes = 32 * 512 * {"q4_k": 144, "q5_k": 176, "q6_k": 210}[format] // 256
+    blocks = torch.randint(0, 60, (nbytes,), generator=torch.Generator().manual_seed(1))
+    weight = from_gguf(format, blocks.to(torch.uint8), (32, 512))
+    x = randn(5, 512)
+
+    found = Native(weight)(x)
+
+    expected = x @ weight.dequantized(torch.float16).float().T
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["bf16", "f16", "f32", Format.Q8_0, Format.Q4_0])
+def test_rows_do_not_hang_on_other_rows(kind, threads) -> None:
+    """Bit for bit, in every number of rows, at every place and by any number of threads."""
+    made = packed(kind, 200, 1536) if isinstance(kind, Format) else floats(kind, 200, 1536)
+    multiply, x = Native(made), randn(100, 1536)
+    torch.set_num_threads(1)
+    alone = torch.cat([multiply(row[None]) for row in x])
+    try:
+        torch.set_num_threads(threads)
+        for count in (*range(1, 10), 17, 100):
+            assert torch.equal(multiply(x[:count]), alone[:count]), count
+            assert torch.equal(multiply(x[-count:]), alone[-count:]), count
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_calls_from_several_threads_do_not_mix() -> None:
+    """The pool serves one caller after another."""
+    multiply, x = Native(floats("bf16", 512, 256)), randn(8, 4, 256)
+    expected = [multiply(rows) for rows in x]
+    wrong: list[int] = []
+
+    def call(index: int) -> None:
+        for _ in range(50):
+            if not torch.equal(multiply(x[index]), expected[index]):
+                wrong.append(index)
+
+    callers = [threading.Thread(target=call, args=(index,)) for index in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    assert wrong == []
+
+
+def test_zeros_and_large_values_survive_rounding() -> None:
+    """A block of zeros has no scale; one of great values neither overflows nor loses its sign."""
+    weight = packed(Format.Q4_0, 32, 64)
+    x = torch.zeros(2, 64)
+    x[1, :32] = -3e4
+
+    found = Native(weight)(x)
+
+    assert torch.equal(found[0], torch.zeros(32))
+    expected = x[1] @ weight.dequantized(torch.float32).T
+    torch.testing.assert_close(found[1], expected, rtol=1e-4, atol=1.0)
+
+
+def test_without_a_library_nothing_is_multiplied(monkeypatch) -> None:
+    """And a person reads why."""
+    monkeypatch.setattr(native_library, "_load", lambda: "no native kernels: not built")
+
+    assert not can_multiply(torch.zeros(16, 32))
+    assert status() == "no native kernels: not built"
