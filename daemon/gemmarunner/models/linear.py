@@ -88,6 +88,8 @@ def even_rows(rows: int) -> int:
 
 def packs_half() -> bool:
     """Whether float32 models keep bf16 checkpoints' matrices in two bytes a weight here."""
+    if library() is not None:
+        return True
     return _X86 and "fbgemm" in torch.backends.quantized.supported_engines
 
 

@@ -11,6 +11,7 @@ from gemmarunner.models.checkpoint import Checkpoint
 from gemmarunner.models.gguf_file import is_gguf, read_model
 from gemmarunner.models.gguf_weights import model_bytes, stored_dtype
 from gemmarunner.models.linear import fast_bf16, packs_half
+from gemmarunner.native.library import library
 
 # Below this float32 costs nothing that matters, and verifying drafts is exact in it.
 _SMALL_BYTES = 256 * 2**20
@@ -49,14 +50,14 @@ def choose_dtype(
     """The dtype to run in, of weights that take `weight_bytes` as stored.
 
     1. A small model (`_SMALL_BYTES`) runs in float32 anywhere, where texts stay exact.
-    2. An accelerator, or a CPU with fast bf16, runs the checkpoint as it is.
+    2. An accelerator, or a CPU with fast bf16 and no native kernels, runs the checkpoint as it is.
     3. Another CPU emulates bf16 and is several times slower in it, so float32, as long as that
        takes no more than half of the free memory; else as stored. Where matrices are kept as
-       float16 (see `linear.py`), float32 is about computing only and takes no more than stored.
+       two bytes (see `linear.py`), float32 is about computing only and takes no more than stored.
     """
     if weight_bytes <= _SMALL_BYTES:  # 1
         return torch.float32
-    if not device.startswith("cpu") or fast_bf16():  # 2
+    if not device.startswith("cpu") or (fast_bf16() and library() is None):  # 2
         return checkpoint_dtype
     widened = 1 if packs_half() else 4 // checkpoint_dtype.itemsize
     return torch.float32 if weight_bytes * widened <= free_bytes // 2 else checkpoint_dtype  # 3
