@@ -1,7 +1,8 @@
 """Matrices as callables: packed once for the CPU's fast kernels, plain elsewhere.
 
 What verifying drafts needs of a matrix on a CPU: four rows for little more than one, and a row's
-result that is the same bit for bit however many rows are computed with it. `F.linear` promises
+result that is the same bit for bit however many rows are computed with it. The native library gives
+both, see `native.linear`; what follows is for where there is none. `F.linear` promises
 neither. Measured on two AVX2 cores, [24576, 1536] out of memory, one, four and eight rows, GB/s of
 weights read:
     F.linear, float32                   17      5      4     rows differ

@@ -129,5 +129,15 @@ def test_dtype_suits_the_machine(
     """Float32 where bf16 is emulated and it fits, or where the model is small."""
     monkeypatch.setattr(stored, "fast_bf16", lambda: fast)
     monkeypatch.setattr(stored, "packs_half", lambda: halves)
+    monkeypatch.setattr(stored, "library", lambda: None)
 
     assert choose_dtype(device, torch.bfloat16, weights, free) == expected
+
+
+def test_native_kernels_want_float32_activations(monkeypatch) -> None:
+    """Also where bf16 is fast: they keep its weights as they are, and rows independent."""
+    monkeypatch.setattr(stored, "fast_bf16", lambda: True)
+    monkeypatch.setattr(stored, "packs_half", lambda: True)
+    monkeypatch.setattr(stored, "library", object)
+
+    assert choose_dtype("cpu", torch.bfloat16, 8 * GIB, 64 * GIB) == torch.float32
