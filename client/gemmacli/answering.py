@@ -5,7 +5,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Protocol, cast
 
-from gemmacli.records import Answer, Json, Piece, piece
+from gemmacli.json_object import Json
+from gemmacli.records import Answer, Piece, piece
 
 
 class Screen(Protocol):

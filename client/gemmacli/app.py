@@ -22,6 +22,6 @@ class App:
         Raises:
             DaemonUnreachable: nothing answers, or the daemon could not be started.
         """
-        from gemmacli.starting import connect
+        from gemmacli.reaching import connect
 
         return connect(self.env, start=start)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmad.api.errors import BadRequest
 
 PARAMETERS: dict[str, Callable[[str], object]] = {

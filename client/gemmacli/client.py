@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
-from urllib.parse import quote
 
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.transport import Endpoint, Upload, error_from_record, exchange, went_away
 from gemmad.api.errors import DaemonUnreachable
 
@@ -93,6 +92,8 @@ class DaemonClient:
 
     def available(self, text: str = "") -> Json:
         """What the catalogue offers: `{"models": [...]}`."""
+        from urllib.parse import quote
+
         return self._models(f"/api/available?search={quote(text, safe='')}")
 
     def search(self, text: str) -> Json:
@@ -159,7 +160,6 @@ class DaemonClient:
                 yield record
                 if is_last(record):
                     return
-        # http.client takes a connection that broke between chunks for the end of the stream
         raise went_away(self.where)
 
 

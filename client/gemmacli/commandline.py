@@ -74,8 +74,8 @@ def _nearest(name: str) -> str:
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
+    from gemmacli.reaching import versions
     from gemmacli.render import show
-    from gemmacli.starting import versions
 
     app = App()
     show(versions(app.env), app)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmacli.client import DaemonClient
+from gemmacli.json_object import Json
 from gemmacli.local_files import Place, model_files, resolve
-from gemmacli.records import Json
 from gemmacli.transport import Endpoint
 from gemmacli.uploading import upload_all
 from gemmad.api.errors import BadRequest, GemmaError, ModelNotFound, PullFailed, Refused

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.tables import aligned
 from gemmacli.wording import age, moment, percent, plural, size
 

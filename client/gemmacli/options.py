@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import click
 
 from gemmacli.app import App
-from gemmacli.asking import draft_mode
 from gemmad.api.errors import BadRequest, GemmaError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -31,7 +30,7 @@ def model_argument(name: str = "model", **settings: Any) -> Callable[[Decorated]
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names in the store that begin with `incomplete`; nothing when no daemon answers."""
-    from gemmacli.starting import connect
+    from gemmacli.reaching import connect
 
     try:
         models = connect(App().env, start=False).models()["models"]
@@ -44,6 +43,8 @@ def draft_option(default: str | None = None) -> Callable[[Decorated], Decorated]
     """Adds `--draft`, which takes `auto`, `off` or a depth."""
 
     def convert(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | int | None:
+        from gemmacli.asking import draft_mode
+
         try:
             return None if text is None else draft_mode(text)
         except BadRequest as error:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import click
 
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.transfer import Transfer, Transfers, line
 from gemmacli.wording import size
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 import click
 
 from gemmacli.client import DaemonClient
+from gemmacli.json_object import Json
 from gemmacli.progress import follow_pull
-from gemmacli.records import Json
 from gemmacli.summary import tell_what_came
 from gemmad.api.errors import ModelNotFound
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Json = dict[str, Any]
+from gemmacli.json_object import Json
+
 _NANO = 1e-9
 
 

@@ -1,17 +1,15 @@
 """Prints what commands return, as text for people or as JSON; the only place that does."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gemmacli import figures, listings, tables
+from gemmacli import listings, tables
 from gemmacli.app import App
-from gemmacli.benchmark import Report
-from gemmacli.records import Answer, Json
+from gemmacli.json_object import Json
 from gemmacli.results import (
     Answered,
     Card,
@@ -24,6 +22,9 @@ from gemmacli.results import (
     Verified,
     Versions,
 )
+
+if TYPE_CHECKING:
+    from gemmacli.records import Answer
 
 
 def show(result: object, app: App) -> None:
@@ -91,6 +92,8 @@ def _answered(result: Answered) -> None:
     measured = result.answer.figures
     if measured is None or result.quiet:
         return
+    from gemmacli import figures
+
     if result.verbose:
         for name, value in figures.table(measured, result.answer.first_token_s):
             click.echo(f"{name + ':':<22}{value}", err=True)
@@ -103,7 +106,7 @@ def _answered_json(result: Answered) -> None:
     click.echo(json.dumps(answer_json(result.model, result.answer), ensure_ascii=False))
 
 
-def answer_json(model: str, answer: Answer) -> Json:
+def answer_json(model: str, answer: "Answer") -> Json:
     """One object: the text, the daemon's figures, and the rates that follow from them."""
     final = {key: value for key, value in (answer.final or {}).items() if key != "message"}
     whole: Json = {**final, "model": model, "response": answer.text}
@@ -116,35 +119,15 @@ def answer_json(model: str, answer: Answer) -> Json:
 
 
 def _measured(result: Measured) -> None:
-    click.echo("\n".join(tables.bench(result.report)))
+    from gemmacli.reports import lines
+
+    click.echo("\n".join(lines(result.report)))
 
 
 def _measured_json(result: Measured) -> None:
-    _json(bench_json(result.report))
+    from gemmacli.reports import as_json
 
-
-def bench_json(report: Report) -> Json:
-    """The report with the rates that follow from it, numbers unrounded."""
-    modes = {"off": report.plain, "auto" if report.draft == "auto" else "drafted": report.drafted}
-    sides = {
-        name: {**dataclasses.asdict(side), "tokens_per_second": side.tokens_per_second}
-        for name, side in modes.items()
-    }
-    return {
-        "model": report.model,
-        "draft": report.draft,
-        "prompts": report.prompts,
-        "repeats": report.repeats,
-        "num_predict": report.num_predict,
-        **sides,
-        "ratio": report.ratio,
-        "ratio_min": min(report.ratios, default=0.0),
-        "ratio_max": max(report.ratios, default=0.0),
-        "ratios": list(report.ratios),
-        **dataclasses.asdict(report.drafting),
-        "identical": report.identical,
-        "differing": list(report.differing),
-    }
+    _json(as_json(result.report))
 
 
 def _notice(result: Notice) -> None:

@@ -1,9 +1,13 @@
 """What commands return; `render` prints each, as text or as JSON."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gemmacli.benchmark import Report
-from gemmacli.records import Answer, Json
+from gemmacli.json_object import Json
+
+if TYPE_CHECKING:
+    from gemmacli.benchmark import Report
+    from gemmacli.records import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Answered:
     """An answer already streamed to the screen, unless JSON was asked for."""
 
     model: str
-    answer: Answer
+    answer: "Answer"
     verbose: bool = False
     quiet: bool = False
 
@@ -52,7 +56,7 @@ class Answered:
 class Measured:
     """A benchmark's report."""
 
-    report: Report
+    report: "Report"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from gemmacli.asking import Settings
-from gemmacli.records import Answer, Json
+from gemmacli.json_object import Json
+from gemmacli.records import Answer
 
 
 @dataclass(slots=True)

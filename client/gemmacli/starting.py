@@ -1,4 +1,4 @@
-"""Reaches the daemon, starting one when none runs; the only place that waits for it."""
+"""Starts a daemon where none runs; the only place that waits for it."""
 
 import subprocess
 import sys
@@ -10,43 +10,14 @@ import click
 
 from gemmacli.client import DaemonClient
 from gemmacli.places import last_words_path, log_path, make_private
-from gemmacli.results import Versions
-from gemmacli.transport import NotRunning, endpoint
+from gemmacli.transport import NotRunning
 from gemmad.api.errors import DaemonUnreachable
-from gemmad.api.version import VERSION
 
 DEADLINE_S = 20.0
 LOSER_GRACE_S = 5.0
 LOST_RACE = 69  # gemmad's exit code when another daemon is there, perhaps still starting
 POLL_S = 0.03
 DAEMON_COMMAND = (sys.executable, "-m", "gemmad")
-
-
-def connect(env: Mapping[str, str], *, start: bool = True) -> DaemonClient:
-    """A client of a daemon that has answered; warns once when its version is another.
-
-    Raises:
-        DaemonUnreachable: nothing answers, or the daemon could not be started.
-    """
-    client = DaemonClient(endpoint(env))
-    try:
-        version = client.version()
-    except NotRunning:
-        if not (start and client.where.is_local):
-            raise
-        version = start_daemon(client, env)
-    if version != VERSION:
-        warning = f"Warning: this is gemma {VERSION}, the running daemon is {version}."
-        click.echo(f"{warning} Restart the daemon.", err=True)
-    return client
-
-
-def versions(env: Mapping[str, str]) -> Versions:
-    """The client's version, and the daemon's if one runs."""
-    try:
-        return Versions(VERSION, DaemonClient(endpoint(env)).version())
-    except DaemonUnreachable:
-        return Versions(VERSION, None)
 
 
 def start_daemon(

@@ -3,7 +3,7 @@
 import click
 
 from gemmacli.client import DaemonClient
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.tables import origin
 from gemmacli.wording import size
 from gemmad.api.errors import GemmaError

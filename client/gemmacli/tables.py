@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from gemmacli.benchmark import Report
-from gemmacli.records import Json
-from gemmacli.wording import age, moment, percent, size
+from gemmacli.json_object import Json
+from gemmacli.wording import age, moment, size
 
 STORED_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "MODIFIED")
 RUNNING_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "DEVICE", "CONTEXT", "UNTIL")
@@ -164,26 +163,3 @@ def _brief(text: object, *, verbose: bool) -> list[str]:
         line.strip() for part in parts if part for line in str(part).splitlines() if line.strip()
     ]
     return lines if verbose or len(lines) <= BRIEF_LINES else [*lines[:BRIEF_LINES], "..."]
-
-
-def bench(report: Report) -> list[str]:
-    """What `gemma bench` prints."""
-    drafting, ratios = report.drafting, report.ratios
-    share = drafting.accepted / drafting.drafted if drafting.drafted else 0.0
-    positions = " ".join(percent(value) for value in drafting.per_position) or "-"
-    spread = f"{min(ratios, default=0):.2f} to {max(ratios, default=0):.2f}, {len(ratios)} repeats"
-    rows = [
-        ("draft off", f"{report.plain.tokens_per_second:.1f} tok/s"),
-        (f"draft {report.draft}", f"{report.drafted.tokens_per_second:.1f} tok/s"),
-        ("ratio", f"{report.ratio:.2f} ({spread})"),
-        ("accepted", f"{percent(share)} of {drafting.drafted} drafts"),
-        ("by position", positions),
-        ("tokens per round", f"{drafting.tokens_per_round:.2f}"),
-        ("identical", "yes" if report.identical else f"NO, {len(report.differing)} prompts differ"),
-    ]
-    what = f"{report.prompts} prompts, greedy, at most {report.num_predict} tokens"
-    return [
-        f"{report.model}: {what}",
-        *aligned(rows),
-        *(f"differs: {text}" for text in report.differing),
-    ]

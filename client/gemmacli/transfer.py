@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.wording import duration, percent, size
 
 BAR_CELLS = 24

@@ -3,16 +3,16 @@
 `GEMMA_SOCKET`, when set, wins; else `GEMMA_HOST`, when set, means TCP; else the default socket.
 """
 
-import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gemmacli.records import Json
+from gemmacli.http import NotHttp, Response, send
+from gemmacli.json_object import Json
 from gemmad.api.errors import DaemonUnreachable, GemmaError
 from gemmad.api.paths import TcpAddress, socket_path, tcp_address
 
@@ -56,6 +56,14 @@ class Endpoint:
         """A daemon started here would be found there."""
         return self.socket is not None or self.tcp.host in ("127.0.0.1", "localhost", "::1")
 
+    @property
+    def host(self) -> str:
+        """What a request names as its host."""
+        if self.socket:
+            return "localhost"
+        name = f"[{self.tcp.host}]" if ":" in self.tcp.host else self.tcp.host
+        return f"{name}:{self.tcp.port}"
+
     def __str__(self) -> str:
         return str(self.socket) if self.socket else f"http://{self.tcp.host}:{self.tcp.port}"
 
@@ -74,20 +82,6 @@ def endpoint(env: Mapping[str, str]) -> Endpoint:
     return Endpoint(socket_path(env) if unix else None, tcp)
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection through a socket file."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 @contextmanager
 def exchange(
     where: Endpoint,
@@ -96,7 +90,7 @@ def exchange(
     body: Json | Upload | None = None,
     timeout_s: float | None = None,
     expected: tuple[int, ...] = (),
-) -> Iterator[http.client.HTTPResponse]:
+) -> Iterator[Response]:
     """A request and its successful response; leaving the block closes both, also half-read.
 
     `timeout_s` bounds each read; None waits as long as the daemon keeps the connection. A status
@@ -106,72 +100,74 @@ def exchange(
         DaemonUnreachable: nothing answers, or it stopped in the middle.
         GemmaError: the daemon refused the request; the class follows the error's code.
     """
-    connection = _connected(where)
-    connection.sock.settimeout(timeout_s)
     response = None
-    try:
-        response = _sent(connection, method, path, body)
-        if response.status >= 400 and response.status not in expected:
-            raise error_from_body(response.status, response.read(MAX_ERROR_BYTES))
-        yield response
-    except (http.client.HTTPException, OSError) as error:
-        raise _broken_off(where, error) from error
-    finally:
-        if response is not None:
-            response.close()
-        connection.close()
+    with _connected(where) as connection:
+        connection.settimeout(timeout_s)
+        try:
+            _request(connection, where, method, path, body)
+            response = Response(connection, method)
+            if response.status >= 400 and response.status not in expected:
+                raise error_from_body(response.status, response.read(MAX_ERROR_BYTES))
+            yield response
+        except (NotHttp, OSError) as error:
+            raise _broken_off(where, error) from error
+        finally:
+            if response is not None:
+                response.close()
 
 
-def _connected(where: Endpoint) -> http.client.HTTPConnection:
-    connection = (
-        UnixConnection(where.socket, CONNECT_TIMEOUT_S)
-        if where.socket
-        else http.client.HTTPConnection(*where.tcp, timeout=CONNECT_TIMEOUT_S)
-    )
+def _connected(where: Endpoint) -> socket.socket:
     try:
-        connection.connect()
+        return _dial(where)
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        connection.close()
         raise NotRunning(
             f"No daemon answers at {where}.", fix="Start it with: gemma serve"
         ) from error
     except OSError as error:
-        connection.close()
         reason = error.strerror or error
         raise DaemonUnreachable(f"Cannot connect to the daemon at {where}: {reason}.") from error
+
+
+def _dial(where: Endpoint) -> socket.socket:
+    if where.socket is None:
+        return socket.create_connection(where.tcp, CONNECT_TIMEOUT_S)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(CONNECT_TIMEOUT_S)
+        connection.connect(str(where.socket))
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
-def _sent(
-    connection: http.client.HTTPConnection, method: str, path: str, body: Json | Upload | None
-) -> http.client.HTTPResponse:
-    headers = {"Connection": "close"}
+def _request(
+    connection: socket.socket, where: Endpoint, method: str, path: str, body: Json | Upload | None
+) -> None:
+    headers = {"Host": where.host, "Accept-Encoding": "identity", "Connection": "close"}
+    content: Iterable[bytes] = ()
     if isinstance(body, Upload):
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.size)}
-        _upload(connection, method, path, body, headers)
-        return connection.getresponse()
-    data = None if body is None else json.dumps(body).encode()
-    if data is not None:
-        headers["Content-Type"] = "application/json"
-    connection.request(method, path, body=data, headers=headers)
-    return connection.getresponse()
-
-
-def _upload(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    body: Upload,
-    headers: Mapping[str, str],
-) -> None:
-    connection.blocksize = UPLOAD_PIECE_BYTES
+        content = _pieces(body)
+    elif body is not None:
+        data = json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        content = [data]
     with suppress(BrokenPipeError, ConnectionResetError):
         # A daemon that refuses says why and hangs up before it has read all: its answer counts.
-        connection.request(method, path, body=body.content, headers=headers)
+        send(connection, method, path, headers, content)
+
+
+def _pieces(body: Upload) -> Iterator[bytes]:
+    """Exactly as many bytes as were promised, or fewer where the file has become shorter."""
+    left = body.size
+    while left and (piece := body.content.read(min(left, UPLOAD_PIECE_BYTES))):
+        left -= len(piece)
+        yield piece
 
 
 def _broken_off(where: Endpoint, error: Exception) -> GemmaError:
-    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+    if isinstance(error, NotHttp):
         return NotOurs(f"What listens at {where} is not the Gemma daemon.")
     if isinstance(error, TimeoutError):
         return DaemonUnreachable(f"The daemon at {where} did not answer in time.")

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import BinaryIO
 
 from gemmacli.client import DaemonClient
-from gemmacli.records import Json
+from gemmacli.json_object import Json
 from gemmacli.transport import Upload
 from gemmad.api.errors import BadRequest
 

@@ -28,7 +28,7 @@ NUMBERS = (  # `*_triton` hold kernels, and are imported once there is a GPU
     "        importlib.import_module(module.name)"
 )
 CLIENT = HEAVY | {
-    "aiohttp": "0.3 s; the client speaks with http.client",
+    "aiohttp": "0.3 s; the client speaks HTTP by itself",
     "msgspec": "the client reads plain JSON",
     "rich": "loaded when a bar is drawn",
     "prompt_toolkit": "loaded by the REPL",

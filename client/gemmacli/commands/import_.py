@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from gemmacli.app import App
+from gemmacli.json_object import Json
 from gemmacli.options import json_option
-from gemmacli.records import Json
 from gemmacli.results import Notice
 from gemmacli.wording import plural
 

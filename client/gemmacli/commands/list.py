@@ -3,8 +3,8 @@
 import click
 
 from gemmacli.app import App
+from gemmacli.json_object import Json
 from gemmacli.options import json_option
-from gemmacli.records import Json
 from gemmacli.results import Offered, Stored
 
 

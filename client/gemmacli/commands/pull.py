@@ -7,8 +7,8 @@ from typing import Any, cast
 import click
 
 from gemmacli.app import App
+from gemmacli.json_object import Json
 from gemmacli.options import draft_quantize_option, json_option, packing, quantize_option
-from gemmacli.records import Json
 
 NO_DRAFTER = "none"
 GRACE = "The pull ends in 10 s unless somebody else waits for it; what came is kept."

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import click
 
 from gemmacli.app import App
+from gemmacli.json_object import Json
 from gemmacli.options import json_option, model_argument
-from gemmacli.records import Json
 from gemmacli.results import Verified
 
 

@@ -9,7 +9,8 @@ from time import monotonic
 import pytest
 
 from gemmacli.client import DaemonClient
-from gemmacli.starting import await_answer, connect, last_line, start_daemon
+from gemmacli.reaching import connect
+from gemmacli.starting import await_answer, last_line, start_daemon
 from gemmacli.transport import NotRunning, endpoint
 from gemmad.api.errors import DaemonUnreachable
 from tests.fakes.fake_daemon import FakeDaemon

@@ -3,22 +3,33 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from gemmacli.completion import scripts
+from tests.fakes.fake_daemon import FakeDaemon
 from tests.fakes.gemma_program import COMMAND, ROOT, environment
 
 LIMIT_S = 0.1
 NOT_FOR_A_COMMAND = {
     "torch": "only a runner computes",
-    "aiohttp": "the client speaks with http.client",
+    "aiohttp": "the client speaks HTTP by itself",
     "asyncio": "40 ms; the client does one thing at a time",
     "rich": "100 ms; the client draws its own bar",
     "prompt_toolkit": "100 ms; only a conversation edits lines",
     "platformdirs": "not among the client's dependencies",
     "msgspec": "not among the client's dependencies",
     "importlib.metadata": "25 ms; the version is a constant",
+}
+NOT_FOR_LIST = NOT_FOR_A_COMMAND | {
+    "http.client": "45 ms with the mail parser below it; `gemmacli.http` is enough",
+    "email": "20 ms; a daemon's headers are not mail",
+    "ssl": "15 ms; the daemon is on this computer",
+    "subprocess": "5 ms; only who finds no daemon starts one",
+    "gemmacli.benchmark": "5 ms; only a benchmark makes a report",
+    "gemmacli.records": "3 ms; only answers have figures",
+    "gemmacli.asking": "5 ms; only questions have settings",
 }
 NOT_FOR_HELP = NOT_FOR_A_COMMAND | {
     "click": "50 ms; the help of the program is a table",
@@ -34,19 +45,29 @@ NOT_FOR_HELP = NOT_FOR_A_COMMAND | {
 
 @pytest.mark.parametrize(
     ("arguments", "forbidden"),
-    [(["--help"], NOT_FOR_HELP), (["ps"], NOT_FOR_A_COMMAND), (["run", "-h"], NOT_FOR_A_COMMAND)],
+    [
+        (["--help"], NOT_FOR_HELP),
+        (["ps"], NOT_FOR_LIST),
+        (["list"], NOT_FOR_LIST),
+        (["run", "-h"], NOT_FOR_A_COMMAND),
+    ],
 )
 def test_nothing_is_imported_that_is_not_needed(
-    arguments: list[str], forbidden: dict[str, str]
+    arguments: list[str], forbidden: dict[str, str], tmp_path: Path
 ) -> None:
     """The modules of a table stay out of a fresh interpreter, each for the reason beside it."""
     code = (
         "import sys, atexit; from gemmacli.main import main\n"
         "atexit.register(lambda: print(*sys.modules, flush=True)); main()"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment()
-    )
+    path = tmp_path / "s"
+    with FakeDaemon(path):
+        run = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment() | {"GEMMA_SOCKET": str(path)},
+        )
     loaded = set(run.stdout.splitlines()[-1].split())
 
     assert "gemmacli.main" in loaded
