@@ -2,19 +2,18 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gemmacli.client import DaemonClient
 
 
-@dataclass(slots=True)
 class App:
     """One invocation of `gemma`; options write it, commands and the renderer read it."""
 
-    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    as_json: bool = False
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        self.env = env
+        self.as_json = False
 
     def daemon(self, *, start: bool = True) -> "DaemonClient":
         """A client whose daemon has answered; starts one if none runs and `start` allows it.

@@ -1,7 +1,9 @@
-"""What commands return; `render` prints each, as text or as JSON."""
+"""What commands return; `render` prints each, as text or as JSON.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+Tuples, since every command imports them all, and making a dataclass takes ten times as long.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from gemmacli.json_object import Json
 
@@ -10,30 +12,26 @@ if TYPE_CHECKING:
     from gemmacli.records import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
+class Versions(NamedTuple):
     """The client's version, and the daemon's; None when none runs."""
 
     client: str
     daemon: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The daemon's list of models."""
 
     reply: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """The daemon's list of loaded models; None when no daemon runs."""
 
     reply: Json | None
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """What the daemon says of one model; `part` narrows it to one field, verbatim."""
 
     model: str
@@ -42,8 +40,7 @@ class Card:
     verbose: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """An answer already streamed to the screen, unless JSON was asked for."""
 
     model: str
@@ -52,36 +49,31 @@ class Answered:
     quiet: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """A benchmark's report."""
 
     report: "Report"
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(NamedTuple):
     """What could be pulled."""
 
     reply: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Pulling:
+class Pulling(NamedTuple):
     """The daemon's list of pulls; None when no daemon runs."""
 
     reply: Json | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """What a verification found, as the daemon's records; the last says how much was bad."""
 
     records: tuple[Json, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """Sentences that say what was done, and the same for programs."""
 
     text: str

@@ -7,9 +7,8 @@ import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gemmacli.http import NotHttp, Response, send
 from gemmacli.json_object import Json
@@ -36,16 +35,14 @@ class Readable(Protocol):
         """At most `size` further bytes; none at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """A body of bytes, sent as they are read."""
 
     content: Readable
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where the daemon is expected: a Unix socket, or TCP when `socket` is None."""
 
     socket: Path | None
