@@ -1,4 +1,4 @@
-"""Entry point: prints the program's help at once, and hands everything else to click."""
+"""Entry point: help and list are printed at once, everything else is handed to click."""
 
 import io
 import os
@@ -16,9 +16,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where a program runs without a console
             stream.reconfigure(errors="replace")  # a poor terminal gets "?", not a traceback
+    if sys.argv[1:] in (["list"], ["ls"]) and _listed():
+        return
     from gemmacli.commandline import cli
 
     cli(prog_name="gemma")
+
+
+def _listed() -> bool:
+    from gemmacli.quick import list_models
+
+    try:
+        return list_models(os.environ)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten goes there at exit
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _write(text: str) -> None:

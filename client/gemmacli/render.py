@@ -47,9 +47,9 @@ def _versions(result: Versions) -> None:
 
 
 def _stored(result: Stored) -> None:
-    rows = [tables.stored_row(model, datetime.now(UTC)) for model in result.reply["models"]]
-    _table(tables.STORED_HEAD, rows)
-    for note in tables.broken_notes(result.reply["models"]):
+    lines, notes = tables.stored(result.reply["models"], datetime.now(UTC))
+    click.echo("\n".join(lines))
+    for note in notes:
         click.echo(note, err=True)
 
 

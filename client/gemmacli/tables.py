@@ -22,6 +22,12 @@ def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
+def stored(models: Sequence[Json], now: datetime) -> tuple[list[str], list[str]]:
+    """The table of what the store holds, and a line for each name that cannot be used."""
+    rows = [stored_row(model, now) for model in models]
+    return aligned([STORED_HEAD, *rows]), broken_notes(models)
+
+
 def stored_row(model: Json, now: datetime) -> tuple[str, ...]:
     """A model of the store, as STORED_HEAD names the cells."""
     drafter = model.get("drafter") or {}

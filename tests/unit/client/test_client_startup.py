@@ -48,7 +48,8 @@ NOT_FOR_HELP = NOT_FOR_A_COMMAND | {
     [
         (["--help"], NOT_FOR_HELP),
         (["ps"], NOT_FOR_LIST),
-        (["list"], NOT_FOR_LIST),
+        (["list"], NOT_FOR_LIST | {"click": "40 ms; a list has no options to read"}),
+        (["list", "--json"], NOT_FOR_LIST),
         (["run", "-h"], NOT_FOR_A_COMMAND),
     ],
 )
