@@ -15,10 +15,12 @@ def _no_certificates() -> Iterator[None]:
     """Inside, a new context knows no authorities."""
     load = ssl.SSLContext.load_default_certs
     ssl.SSLContext.load_default_certs = lambda *_: None  # type: ignore[method-assign]
+    ssl.SSLContext.set_default_verify_paths = lambda *_: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         ssl.SSLContext.load_default_certs = load  # type: ignore[method-assign]
+        del ssl.SSLContext.set_default_verify_paths  # of its base class, as before
 
 
 with _no_certificates():
