@@ -63,8 +63,12 @@ def verified(records: Iterable[Json]) -> list[str]:
     for name, found in models.items():
         bad = [record for record in found if not record["ok"]]
         lines += aligned([(name, "BAD" if bad else "ok", plural(len(found), "file"))])
-        lines += [f"  {record.get('file')}: {record.get('why') or 'damaged'}" for record in bad]
+        lines += [f"  {_where(record)}: {record.get('why') or 'damaged'}" for record in bad]
     return [*lines, _summed(seen[-1] if seen else {}, len(models))]
+
+
+def _where(record: Json) -> str:
+    return " ".join(str(record[key]) for key in ("kind", "file") if record.get(key))
 
 
 def verified_json(records: Sequence[Json]) -> Json:

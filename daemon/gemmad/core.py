@@ -168,14 +168,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> Iterator[FileEntry]:
         """Every file the manifest binds, target first."""
-        for group in self.groups:
+        for group in self.groups.values():
             yield from group.values()
 
     @property
-    def groups(self) -> tuple[dict[str, FileEntry], ...]:
-        """The groups of files, target first; each maps file names to blobs."""
-        others = (self.drafter, self.projector, self.adapter, self.documents)
-        return (self.target, *(group or {} for group in others))
+    def groups(self) -> dict[str, dict[str, FileEntry]]:
+        """The groups of files by what they are, target first; each maps file names to blobs."""
+        return {
+            "target": self.target,
+            "drafter": self.drafter or {},
+            "projector": self.projector or {},
+            "adapter": self.adapter or {},
+            "document": self.documents or {},
+        }
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -234,7 +239,7 @@ def _check(manifest: Manifest) -> None:
         raise StoreBroken(
             f"The manifest has schema {manifest.schema}, this version reads up to {SCHEMA}."
         )
-    for group in manifest.groups:
+    for group in manifest.groups.values():
         if bad := [name for name in group if not safe_file_name(name)]:
             raise StoreBroken(f"The manifest names an unsafe file: {bad[0][:80]!r}.")
     for entry in manifest.files:

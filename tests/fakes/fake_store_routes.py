@@ -158,7 +158,11 @@ class StoreRoutes:
         for name in names:
             damaged = state.bad_files.get(name)
             record = {"status": "verifying", "model": name, "digest": TARGET["digest"]}
-            record |= {"file": damaged or "model.safetensors", "ok": damaged is None}
+            record |= {
+                "file": damaged or "model.safetensors",
+                "ok": damaged is None,
+                "kind": "target",
+            }
             yield record | ({"why": "its digest is another"} if damaged else {})
         for name in bad if repair else ():
             yield {"status": "repairing", "model": name}

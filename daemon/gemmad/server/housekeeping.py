@@ -161,4 +161,8 @@ class _Verifying:
             "digest": verdict.digest,
             "ok": verdict.ok,
         }
-        return record | ({} if verdict.ok else {"why": verdict.why}) | self._figures
+        if verdict.kind is not None:
+            record["kind"] = verdict.kind
+        if not verdict.ok:
+            record["why"] = verdict.why
+        return record | self._figures

@@ -29,6 +29,7 @@ class Verdict:
     digest: Digest | None
     ok: bool
     why: str | None = None
+    kind: str | None = None  # which of the manifest's groups the file is in
 
 
 class Verification:
@@ -65,12 +66,12 @@ class Verification:
 
     def _of(self, manifest: Manifest) -> Iterator[Verdict]:
         name = ModelName.parse(manifest.name)
-        for group in manifest.groups:
+        for kind, group in manifest.groups.items():
             for file, entry in group.items():
                 if entry.digest not in self._known:
                     self._known[entry.digest] = self._look(entry)
                 why = self._known[entry.digest]
-                yield Verdict(name, file, entry.digest, ok=why is None, why=why)
+                yield Verdict(name, file, entry.digest, ok=why is None, why=why, kind=kind)
 
     def _look(self, entry: FileEntry) -> str | None:
         """Why the blob is bad; a damaged one is no longer among the blobs."""

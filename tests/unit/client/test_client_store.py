@@ -54,7 +54,7 @@ def test_a_bad_file_is_named_and_repaired(gemma: Gemma, daemon: FakeDaemon) -> N
 
     assert (found.exit_code, as_json.exit_code, repaired.exit_code) == (1, 1, 0)
     assert "nano:latest    BAD" in found.stdout
-    assert "  tokenizer.json: its digest is another\n" in found.stdout
+    assert "  target tokenizer.json: its digest is another\n" in found.stdout
     assert "gemma verify --repair" in found.stdout
     assert json.loads(as_json.stdout)["bad"] == 1
     assert "Repaired: 1 model." in repaired.stdout

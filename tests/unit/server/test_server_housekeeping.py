@@ -140,7 +140,9 @@ async def test_verify_names_what_is_bad_and_repairs_only_that(daemon):
     _, clean = await daemon.ask("/api/verify", {})
 
     bad = [record for record in found if record.get("ok") is False]
-    assert [(r["file"], r["model"]) for r in bad] == [("model.safetensors", f"{TARGET}:latest")]
+    assert [(r["kind"], r["file"], r["model"]) for r in bad] == [
+        ("target", "model.safetensors", f"{TARGET}:latest")
+    ]
     assert found[-1] == {"status": "success", "bad": 1, "repaired": 0}
     assert repaired[-1] == {"status": "success", "bad": 1, "repaired": 1}
     assert clean[-1] == {"status": "success", "bad": 0, "repaired": 0}
