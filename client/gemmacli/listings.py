@@ -62,9 +62,16 @@ def verified(records: Iterable[Json]) -> list[str]:
     lines = []
     for name, found in models.items():
         bad = [record for record in found if not record["ok"]]
-        lines += aligned([(name, "BAD" if bad else "ok", plural(len(found), "file"))])
+        verdict = _verdict(name, seen) if bad else "ok"
+        lines += aligned([(name, verdict, plural(len(found), "file"))])
         lines += [f"  {_where(record)}: {record.get('why') or 'damaged'}" for record in bad]
     return [*lines, _summed(seen[-1] if seen else {}, len(models))]
+
+
+def _verdict(name: str, records: Sequence[Json]) -> str:
+    """What a model with bad files is after all that was done about it."""
+    told = {record.get("status") for record in records if record.get("model") == name}
+    return "repaired" if "repairing" in told and "not repaired" not in told else "BAD"
 
 
 def _where(record: Json) -> str:

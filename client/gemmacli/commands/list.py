@@ -16,11 +16,12 @@ from gemmacli.results import Offered, Stored
 def command(app: App, prefix: str, available: bool) -> Stored | Offered:
     """List the models in the store.
 
-    With PREFIX, only those whose names begin with it.
+    With PREFIX, only those whose names begin with it; of the catalogue, those in whose name or
+    description it stands.
     """
     daemon = app.daemon()
     if available:
-        return Offered(_narrowed(daemon.available(), prefix))
+        return Offered(daemon.available(prefix))
     return Stored(_narrowed(daemon.models(), prefix))
 
 

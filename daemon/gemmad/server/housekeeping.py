@@ -48,7 +48,7 @@ async def gc(request: web.Request) -> web.Response:
         "dry_run": body.dry_run,
     }
     if found.kept_recent:
-        record["note"] = f"{found.kept_recent} more are younger than a day and stay for now."
+        record["note"] = f"Younger than a day, so kept for now: {found.kept_recent}."
     return json_response(record)
 
 

@@ -72,8 +72,17 @@ class OllamaStore:
         return reference.scheme == "ollama"
 
     def names(self) -> list[str]:
-        """The names in the store, as Ollama's own lists show them."""
+        """The names in the store, as Ollama's own lists show them.
+
+        Raises:
+            ModelNotFound: there is no store.
+        """
         manifests = self._root / "manifests"
+        if not manifests.is_dir():  # where it was looked for is no business of a client elsewhere
+            raise ModelNotFound(
+                "Ollama has no store where it was looked for.",
+                fix="Name its directory of blobs and manifests: gemma import ollama --store DIR",
+            )
         paths = [path.relative_to(manifests).parts for path in manifests.glob("*/*/*/*")]
         return sorted(_shown(parts) for parts in paths if len(parts) == _PARTS)
 

@@ -152,6 +152,7 @@ def test_offers_are_listed_and_found(gemma: Gemma, daemon: FakeDaemon) -> None:
     assert head.split() == ["NAME", "SIZE", "DRAFTER", "FITS", "INSTALLED"]
     assert small.split() == ["gemma4:e4b", "16", "GB", "157", "MB", "CPU"]
     assert "no, needs 64 GB" in large
+    assert gemma("list", "--available", "e4").stdout.splitlines()[1:] == [small]
     found = json.loads(gemma("search", "e4b", "--json").stdout)["models"]
     assert [model["name"] for model in found] == ["gemma4:e4b", "hf.co/google/gemma-4-E4B-it"]
 

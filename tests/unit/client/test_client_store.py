@@ -57,6 +57,7 @@ def test_a_bad_file_is_named_and_repaired(gemma: Gemma, daemon: FakeDaemon) -> N
     assert "  target tokenizer.json: its digest is another\n" in found.stdout
     assert "gemma verify --repair" in found.stdout
     assert json.loads(as_json.stdout)["bad"] == 1
+    assert "nano:latest    repaired    1 file" in repaired.stdout
     assert "Repaired: 1 model." in repaired.stdout
     assert gemma("verify").exit_code == 0
 

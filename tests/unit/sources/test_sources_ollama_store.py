@@ -71,6 +71,14 @@ def test_names_are_those_ollama_shows(tmp_path: Path) -> None:
         assert store.target(Reference.parse(f"ollama:{name}")).files
 
 
+def test_a_store_that_is_not_there_is_an_error_without_its_path(tmp_path: Path) -> None:
+    """Not an import of nothing that succeeds."""
+    with pytest.raises(ModelNotFound, match="--store") as caught:
+        OllamaStore(tmp_path / "models").names()
+
+    assert str(tmp_path) not in str(caught.value)
+
+
 @pytest.mark.parametrize("place", ["../../etc:passwd", "a/../b", "gemma4:../x", "", "a/b/c/d/e"])
 def test_a_name_never_leaves_the_store(tmp_path: Path, place: str) -> None:
     """Dots, empty parts and too many parts are refused before any file is touched."""
