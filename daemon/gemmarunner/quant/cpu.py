@@ -64,7 +64,7 @@ def _plain(weight: Tensor) -> Linear:
 
 def _halves(packed: Packed) -> Linear:
     weight = packed.dequantized(torch.float32)
-    if not bool(weight.abs().max() <= _LARGEST_HALF):
+    if not _fits_half(weight):
         _log.info("weights beyond float16: a matrix %s is kept in float32", packed.shape)
         return _plain(weight)
     run = torch.ops.quantized.linear_dynamic_fp16.default._op  # past 3 us of Python a call
@@ -75,6 +75,12 @@ def _halves(packed: Packed) -> Linear:
         return result.to(rows.dtype)
 
     return multiply
+
+
+def _fits_half(weight: Tensor) -> bool:
+    """Whether all are finite in float16; no copy is made, which of a head would take gigabytes."""
+    low, high = torch.aminmax(weight)
+    return bool(low >= -_LARGEST_HALF) and bool(high <= _LARGEST_HALF)  # no NaN is
 
 
 def _bytes(packed: Packed) -> Linear:

@@ -38,6 +38,20 @@ def test_formats_lose_what_float16_loses(format: Format) -> None:
 
 
 @HAS_FBGEMM
+@pytest.mark.parametrize("outlier", [1e6, -1e6])
+def test_a_weight_beyond_float16_stays_what_it_is(outlier: float) -> None:
+    """Its matrix is kept in float32."""
+    _, x = made(Format.Q8_0)
+    weight = torch.zeros(96, 320)
+    weight[3, 5] = outlier
+    packed = quantize(weight, Format.Q8_0)
+
+    torch.testing.assert_close(
+        cpu.make_packed_linear(packed)(x), x @ packed.dequantized(torch.float32).t()
+    )
+
+
+@HAS_FBGEMM
 @pytest.mark.parametrize("format", [Format.Q8_0, Format.Q4_0])
 def test_bytes_lose_little_in_rows_of_any_size(format: Format) -> None:
     """Rows a thousand times smaller than their neighbours are as exact: each has its own scale."""
