@@ -8,7 +8,7 @@ PROMPT ?= How do I pull a model?
 
 .PHONY: run test test-all check clean
 
-$(VENV)/.run: pyproject.toml packaging/constraints.txt
+$(VENV)/.run: pyproject.toml setup.py packaging/constraints.txt $(wildcard daemon/gemmarunner/native/src/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing (a few minutes the first time) ..."

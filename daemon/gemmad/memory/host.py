@@ -12,6 +12,8 @@ from gemmad.memory.parts import CpuKind
 from gemmad.memory.readings import HOST, Device, Host
 
 CPU_INFO = Path("/proc/cpuinfo")
+NATIVE_KERNELS = Path(__file__).parents[2] / "gemmarunner" / "native"  # built there, or not
+_NATIVE = {"avx2", "fma", "f16c"}  # what they need
 _FAST_BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
 
 
@@ -53,7 +55,9 @@ def host_device(host: Host) -> Device:
     )
 
 
-def cpu_kind(info: Path = CPU_INFO, machine: str | None = None) -> CpuKind:
+def cpu_kind(
+    info: Path = CPU_INFO, machine: str | None = None, kernels: Path = NATIVE_KERNELS
+) -> CpuKind:
     """How a runner keeps matrices on this CPU; see `plain.py`."""
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
     try:
@@ -61,7 +65,10 @@ def cpu_kind(info: Path = CPU_INFO, machine: str | None = None) -> CpuKind:
     except (OSError, UnicodeDecodeError):
         lines = []
     told = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    if _FAST_BF16 & set(told.split()):
+    features = set(told.split())
+    if x86 and features >= _NATIVE and any(kernels.glob("_kernels*.so")):
+        return "native"
+    if _FAST_BF16 & features:
         return "bf16"
     return "half" if x86 else "float32"
 

@@ -7,7 +7,7 @@ from gemmad.memory.readings import DeviceKind
 from gemmad.memory.shapes import HalfShape, Matrix
 from gemmad.wire import Quantize
 
-CpuKind = Literal["half", "bf16", "float32"]
+CpuKind = Literal["native", "half", "bf16", "float32"]
 
 _SMALL_ELEMENTS = 2**16  # smaller matrices are never packed
 _KEPT = ("ple_gate", "ple_widen", "ple_context")

@@ -3,7 +3,9 @@
 On a CPU matrices are copied out of mapped files into the form its products want. What stays mapped
 (the tables of embeddings) is not counted: the system drops such pages and reads them again.
 
-    half      x86: float32 numbers, matrices as float16; 8 bits where packing on load asks for it
+    native    x86 with the C library: float32 numbers, 16-bit matrices as they are stored, Q8_0 and
+              Q4_0 packed, other formats as float16
+    half      other x86: float32 numbers, matrices as float16; 8 bits where packing on load asks for it
     bf16      x86 that multiplies bf16, and accelerators: 16 bits throughout
     float32   others: four bytes; or two, as stored, where four took more than half of what is free
 """
@@ -18,6 +20,9 @@ _TINY_ELEMENTS = 2**13  # matrices up to here are kept in float32
 _ROW_ELEMENTS = 2**18  # a drafter's up to here
 _EDGES = 32  # columns that 8-bit products add, before they are cut into blocks
 _BLOCK = 512  # columns: FBGEMM fills the last one up
+_PANEL = 16
+_NATIVE_COLUMNS = 32
+_NATIVE_BLOCK = {"Q8_0": 34, "Q4_0": 18}  # bytes of so many columns
 _FIRST_POSITIONS = 1024
 _HEAD_BYTES = {False: 6, True: 11}  # of each weight of the head while it is made; if it is packed
 
@@ -56,14 +61,14 @@ def item_bytes(target: HalfShape, setting: Setting) -> int:
         return 4
     if setting.kind != "cpu" or setting.cpu == "bf16":
         return 2
-    widened = 1 if setting.cpu == "half" else 2
+    widened = 1 if setting.cpu in ("native", "half") else 2
     takes = target.elements * stored * widened
     return 4 if setting.free is None or takes <= setting.free // 2 else 2
 
 
 def loading_bytes(target: HalfShape, setting: Setting) -> int:
     """The most that loading holds: on a CPU the head comes first, whole, in float32."""
-    if setting.kind != "cpu" or setting.cpu != "half":
+    if setting.kind != "cpu" or setting.cpu not in ("native", "half"):
         return 0
     packs = setting.quantize is not None
     return max(m.elements * _HEAD_BYTES[packs] for m in with_head(target) if m.role == "head")
@@ -92,6 +97,8 @@ def matrix_bytes(
     """Of a matrix in the form that this device's products want."""
     if setting.kind != "cpu":
         return matrix.elements * item
+    if setting.cpu == "native" and item == 4:
+        return native_bytes(matrix, kept_as(matrix, quantize))
     in_bytes = kept_as(matrix, quantize) != matrix.kind and (
         quantize == "int8" or matrix.role == "head"
     )
@@ -104,6 +111,14 @@ def matrix_bytes(
     if setting.cpu == "float32" and _maps(matrix, setting, item):
         return 0 if matrix.role not in ("qkv", "gate_up") else matrix.elements * item
     return matrix.elements * item
+
+
+def native_bytes(matrix: Matrix, kind: str) -> int:
+    """Of a matrix in panels of 16 rows."""
+    rows = -(-matrix.rows // _PANEL) * _PANEL
+    if kind in _NATIVE_BLOCK and matrix.columns % _NATIVE_COLUMNS == 0:
+        return matrix.copies * rows * matrix.columns // _NATIVE_COLUMNS * _NATIVE_BLOCK[kind]
+    return matrix.copies * rows * matrix.columns * (4 if kind == "F32" else 2)
 
 
 def _blocks(columns: int) -> int:

@@ -170,7 +170,18 @@ def test_a_cpu_is_told_by_its_flags(tmp_path, machine, flags, kind):
     """What decides in what form matrices are kept."""
     info = tmp_path / "cpuinfo"
     info.write_text(f"processor : 0\n{flags}\n")
-    assert cpu_kind(info, machine) == kind
+    assert cpu_kind(info, machine, tmp_path / "nothing built") == kind
+
+
+def test_a_cpu_with_native_kernels_is_told_by_the_built_library(tmp_path):
+    """If it has the instructions that they need."""
+    info = tmp_path / "cpuinfo"
+    (tmp_path / "_kernels.abi3.so").touch()
+    kinds = []
+    for flags in ("avx2 fma f16c avx512_bf16", "avx2 fma"):
+        info.write_text(f"flags : {flags}\n")
+        kinds.append(cpu_kind(info, "x86_64", tmp_path))
+    assert kinds == ["native", "half"]
 
 
 sizes = st.integers(0, 1 << 50)
