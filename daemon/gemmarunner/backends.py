@@ -21,6 +21,7 @@ from gemmarunner.engine.ports import Backend
 from gemmarunner.models.config import TargetConfig
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.loader import load_drafter, load_target
+from gemmarunner.native.library import library, status
 from gemmarunner.tending import LoadDrafter, LoadedDrafter
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
 
 def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
     notes: list[str] = []
+    if place.device.startswith("cpu") and library() is None:
+        notes.append(f"This CPU runs the pair by torch's own operators, more slowly: {status()}.")
     target = load_target(
         files,
         *place,

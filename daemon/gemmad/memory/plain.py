@@ -5,7 +5,7 @@ On a CPU matrices are copied out of mapped files into the form its products want
 
     native    x86 with the C library: float32 numbers, 16-bit matrices as they are stored, Q8_0 and
               Q4_0 packed, other formats as float16
-    half      other x86: float32 numbers, matrices as float16; 8 bits where packing on load asks for it
+    half      other x86: float32 numbers, matrices as float16; 8 bits where packing on load asks
     bf16      x86 that multiplies bf16, and accelerators: 16 bits throughout
     float32   others: four bytes; or two, as stored, where four took more than half of what is free
 """

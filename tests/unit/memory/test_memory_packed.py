@@ -49,7 +49,9 @@ def test_tiles_take_what_the_estimate_says(format, rows, blocks):
 def test_native_panels_take_what_the_estimate_says(kind, rows, columns):
     """To the byte, also where rows fill no panel."""
     if kind in KERNELS:
-        kept = Native(packed_of(Format(kind.lower()), rows, columns // block_weights(Format(kind.lower()))))
+        kept = Native(
+            packed_of(Format(kind.lower()), rows, columns // block_weights(Format(kind.lower())))
+        )
     else:
         weight = torch.rand(rows, columns)
         kept = Native(weight.bfloat16().float() if kind == "BF16" else weight)
