@@ -55,7 +55,7 @@ def test_native_panels_take_what_the_estimate_says(kind, rows, columns):
     else:
         weight = torch.rand(rows, columns)
         kept = Native(weight.bfloat16().float() if kind == "BF16" else weight)
-    assert native_bytes(Matrix("q", rows, columns, kind), kind) == kept.nbytes
+    assert native_bytes(Matrix("qkv", kind, rows, columns), kind) == kept.nbytes
 
 
 def test_what_has_kernels_is_what_stays_packed():
