@@ -7,6 +7,7 @@ A container sees its own group at the mount itself, whatever path it is told.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -56,16 +57,25 @@ def own_group(mount: Path = MOUNT, about: Path = SELF) -> Path | None:
     return next(groups, None)
 
 
-def _groups(mount: Path, about: Path) -> Iterator[tuple[Path, _Names]]:
+def _groups(mount: Path, about: Path) -> tuple[tuple[Path, _Names], ...]:
     """This process's groups and those above, innermost first."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in about.read_text().splitlines():
-            _, _, rest = line.partition(":")
-            controllers, _, path = rest.partition(":")
-            if not controllers:
-                yield from _upwards(mount, path, _V2)
-            elif "memory" in controllers.split(","):
-                yield from _upwards(mount / "memory", path, _V1)
+    try:
+        return _told(mount, about.read_text())
+    except (OSError, UnicodeDecodeError):
+        return ()
+
+
+@functools.lru_cache(maxsize=8)  # it is read every second, and a process seldom moves
+def _told(mount: Path, about: str) -> tuple[tuple[Path, _Names], ...]:
+    found: list[tuple[Path, _Names]] = []
+    for line in about.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            found += _upwards(mount, path, _V2)
+        elif "memory" in controllers.split(","):
+            found += _upwards(mount / "memory", path, _V1)
+    return tuple(found)
 
 
 def _upwards(top: Path, path: str, names: _Names) -> Iterator[tuple[Path, _Names]]:

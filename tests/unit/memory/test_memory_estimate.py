@@ -122,7 +122,7 @@ def test_captured_rounds_are_those_of_the_runner(slots, depth):
     """How many there are, and how wide the widest."""
     batches = cuda_slots.buckets(slots)
     graphs = object.__new__(RoundGraphs)  # all that it says of shapes hangs on these two
-    graphs._batches, graphs._max_depth = batches, depth
+    graphs._batches, graphs._max_depth, graphs.drafts = batches, depth, True
     assert fused.batches(slots) == list(batches)
     assert fused.round_rows(slots, depth) == max(s.batch * (s.depth + 1) for s in graphs.shapes)
     assert all(fused.deepest(b, depth) == graphs.deepest(b) for b in batches)
