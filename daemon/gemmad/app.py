@@ -23,13 +23,21 @@ from gemmad.fetch.fetcher import Fetcher
 from gemmad.fetch.limits import FetchLimits
 from gemmad.inspection.inspector import inspect
 from gemmad.logs import leave_plain_file, start_logging
+from gemmad.memory.host import cpu_kind
+from gemmad.memory.probe import MachineProbe, Probe
+from gemmad.memory.taken import Taken
 from gemmad.pulls.pulls import Means, Pulls
 from gemmad.recipes.places import Places
 from gemmad.recipes.recipes import Recipes
 from gemmad.residency.depths import DepthStates
-from gemmad.residency.loop import Limits, Residency
-from gemmad.residency.ports import Runner
+from gemmad.residency.fits import Allowed, Fit, Where, unusable, ways
+from gemmad.residency.hands import Tools
+from gemmad.residency.loop import Residency, Senses, since_boot
+from gemmad.residency.placing import WaysOf
+from gemmad.residency.ports import NoSpare, Runner
 from gemmad.residency.resident import Wanted
+from gemmad.residency.rules import Rules
+from gemmad.residency.weighing import Weigher
 from gemmad.runners.process import Command, runner_command
 from gemmad.runners.spare import ALWAYS, SpareLimits, SpareRunner
 from gemmad.runners.supervisor import Runner as ChildRunner
@@ -61,6 +69,7 @@ class Parts:
     runner: Command = runner_command
     builtin: Path = _MODELFILES / NAME
     catalogue: Path = _MODELFILES / "catalogue"
+    probe: Callable[[], Probe] = MachineProbe
 
 
 def main(argv: Sequence[str] | None = None, parts: Parts | None = None) -> int:
@@ -96,15 +105,24 @@ def _refuse(code: int, why: str) -> int:
 def build(config: Config, store: Store, parts: Parts) -> Services:
     """The rooms, connected. Called inside the running event loop."""
     depths = DepthStates(config.locations.state / "depths.json")
-    limits = Limits(config.max_loaded, config.max_queue, config.num_parallel, config.keep_alive)
     spare = _spare(config, parts.runner)
     catalogue, hub = Catalogue(parts.catalogue), HubSource()
+    probe = parts.probe()
+    tools = Tools(
+        start_runner=functools.partial(_start_runner, config, parts.runner, spare),
+        prepare=functools.partial(_load_frame, config, store, depths),
+        depths=depths,
+        weigher=Weigher(
+            lambda m: store.pair_files(m), Taken(config.locations.state / "taken.json")
+        ),
+        spare=spare or NoSpare(),
+    )
     residency = Residency(
-        functools.partial(_start_runner, config, parts.runner, spare),
-        functools.partial(_load_frame, config, store, depths),
-        depths,
-        limits,
-        spare=spare,
+        tools,
+        _rules(config),
+        _ways(config, tools.weigher),
+        Senses(probe, since_boot=since_boot),
+        request_s=config.request_timeout,
     )
     return Services(
         store=store,
@@ -115,13 +133,43 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         version=VERSION,
         num_ctx=config.num_ctx,
         draft=cast(DraftMode, config.draft),  # config allows no other text
-        quantize=None if config.quantize == "none" else cast(Quantize, config.quantize),
+        quantize=_packed(config.quantize),
         deterministic=config.deterministic,
         offers=catalogue.all,
         search=hub.search,
         ollama=lambda path: OllamaStore(path or ollama_root()),
+        machine=probe.read,
         exporter=_EXPORTER,
     )
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        max_loaded=config.max_loaded,
+        max_queue=config.max_queue,
+        keep_alive_s=config.keep_alive,
+        queue_s=config.queue_timeout,
+        load_s=config.load_timeout + 30,
+        reserve=config.reserve,
+    )
+
+
+def _ways(config: Config, weigher: Weigher) -> WaysOf:
+    allowed = Allowed(
+        device=cast(Where, config.device),  # config allows no other texts
+        slots=config.num_parallel,
+        quantize=_packed(config.fit_quantize),
+        cpu=config.cpu_fallback,
+        cpu_kind=cpu_kind(),
+    )
+    return WaysOf(
+        lambda wanted, machine: ways(wanted, machine, allowed, weigher.weigh),
+        lambda machine: unusable(machine, allowed),
+    )
+
+
+def _packed(text: str) -> Quantize | None:
+    return None if text == "none" else cast(Quantize, text)
 
 
 def _means(config: Config, store: Store) -> Means:
@@ -157,18 +205,23 @@ def _spare(config: Config, command: Command) -> SpareRunner | None:
     return SpareRunner(command, config.locations.logs / "runner-spare.log", limits)
 
 
-def _load_frame(config: Config, store: Store, depths: DepthStates, wanted: Wanted) -> Load:
+def _load_frame(
+    config: Config, store: Store, depths: DepthStates, wanted: Wanted, fit: Fit
+) -> Load:
     return Load(
         files=store.pair_files(wanted.manifest),
-        num_ctx=wanted.num_ctx,
-        num_parallel=config.num_parallel,
-        device=config.device,
+        num_ctx=fit.setting.num_ctx,
+        num_parallel=fit.setting.slots,
+        device=fit.device.removesuffix(":0"),  # the first is the one that torch takes by itself
         dtype=config.dtype,
         threads=config.threads,
         depth_state=depths.known(wanted.manifest),
-        quantize=wanted.quantize,
+        quantize=fit.setting.quantize,
         draft_quantize=wanted.draft_quantize,
         deterministic=wanted.deterministic,
+        drafter=fit.setting.drafter,
+        split=fit.split,
+        why=fit.why,
     )
 
 

@@ -102,6 +102,23 @@ def _rate(text: str) -> int | None:
     return rate
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:i?[Bb])?")
+
+
+def _reserve(text: str) -> int | None:
+    if text == "auto":
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError("auto, or bytes such as 512M or 2GiB")
+    return int(float(found[1]) * _RATE_UNITS[found[2].lower()])
+
+
+def _limit(text: str) -> float:
+    seconds = _duration(text)
+    return float("inf") if seconds <= 0 else seconds
+
+
 def _loopback(text: str) -> paths.TcpAddress:
     try:
         address = paths.tcp_address({"GEMMA_HOST": text})
@@ -155,6 +172,23 @@ class Config:
     ]
     load_timeout: Annotated[
         float, Setting(_positive_duration, "5m", "how long a model may take to load")
+    ]
+    queue_timeout: Annotated[
+        float, Setting(_positive_duration, "10m", "how long a request may wait for its model")
+    ]
+    request_timeout: Annotated[
+        float, Setting(_limit, "0", "how long an answer may take, 0 = as long as it likes")
+    ]
+    reserve: Annotated[
+        int | None,
+        Setting(_reserve, "auto", "memory of each device and of the host that stays free"),
+    ]
+    cpu_fallback: Annotated[bool, Setting(_switch, "0", "load on the CPU what no GPU has room for")]
+    fit_quantize: Annotated[
+        str,
+        Setting(
+            _choice("none", "int8", "int4"), "none", "pack weights of models that do not fit else"
+        ),
     ]
     draft: Annotated[str, Setting(_choice("auto", "off"), "auto", "speculative decoding")]
     device: Annotated[

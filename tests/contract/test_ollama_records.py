@@ -15,11 +15,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from gemmad import wire
 from gemmad.dialects.ollama import requests
 from gemmad.dialects.ollama.replies import Clock, Reply
-from gemmad.residency.depths import DepthStates
-from gemmad.residency.loop import Limits, Residency
 from gemmad.server.app import create_app
 from gemmad.server.services import Services
 from gemmad.store.store import Store
+from tests.fakes.played_residency import played_residency
 from tests.fakes.residency_fakes import InProcessRunner
 from tests.fakes.store_scenes import put
 
@@ -94,12 +93,10 @@ async def stage(tmp_path, case):
         started.append(ScriptedRunner(load, name, events(case)))
         return started[-1]
 
-    residency = Residency(
-        start,
-        lambda want: wire.Load(files=store.pair_files(want.manifest), num_ctx=want.num_ctx),
-        DepthStates(tmp_path / "depths.json"),
-        Limits(),
-    )
+    def prepare(want, fit):
+        return wire.Load(files=store.pair_files(want.manifest), num_ctx=fit.setting.num_ctx)
+
+    residency = played_residency(tmp_path, start, prepare)
     residency.start()
     services = Services(store, None, None, residency, clock(), "1", 4096, "auto")
     async with TestClient(TestServer(create_app(services))) as client:

@@ -1,13 +1,21 @@
 """Runners without processes, and Effects that only write down what they were told."""
 
 import asyncio
+import functools
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from gemmad import wire
 from gemmad.api.errors import GemmaError, RunnerCrashed
 from gemmad.core import Manifest, ModelName
+from gemmad.memory.parts import Setting
+from gemmad.memory.readings import Machine
+from gemmad.residency.budgets import PLACES, Way
+from gemmad.residency.fits import Fit, of_files
 from gemmad.residency.resident import Resident, Waiter, Wanted
+from gemmad.residency.seen import EventKind, Priority
 from tests.fakes.store_scenes import manifest
 
 STATS = wire.DraftStats(
@@ -25,8 +33,13 @@ def loaded(num_ctx: int = 4096) -> wire.Loaded:
 
 def wanted(name: str, num_ctx: int = 4096, *, exact: bool = False, content: bytes = b"") -> Wanted:
     """A pair a request needs; `content` stands for its files."""
-    pair: Manifest = manifest(name, {"config.json": content})
-    return Wanted(ModelName.parse(name).key, pair, num_ctx, exact)
+    return Wanted(ModelName.parse(name).key, pair(name, content), num_ctx, exact)
+
+
+@functools.cache
+def pair(name: str, content: bytes = b"") -> Manifest:
+    """The same object for the same pair, as a store would give."""
+    return manifest(name, {"config.json": content}, {"config.json": b"drafter"})
 
 
 class InProcessRunner:
@@ -108,7 +121,9 @@ class InProcessRunner:
 
 
 class StubRunner:
-    """A runner as the scheduler sees it: something that is not closed."""
+    """A runner as the scheduler sees it: something that is not closed, and what it loaded."""
+
+    pid = 4242
 
     class closed:
         """Stands for the future."""
@@ -117,16 +132,25 @@ class StubRunner:
         def done() -> bool:
             return False
 
+    def __init__(self, drafter: bool = True) -> None:
+        self.loaded = msgspec.structs.replace(loaded(), drafter=drafter)
+
 
 class RecordingEffects:
     """Writes down effects; the test plays the world's answers."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.told: list[tuple[str, str, str]] = []
         self.errors: dict[Waiter, GemmaError] = {}
         self.granted: dict[Waiter, Resident] = {}
         self.loading: list[Resident] = []
         self.stopping: list[Resident] = []
+        self.reclaiming: list[tuple[Resident, int]] = []
+        self.detaching: list[Resident] = []
+        self.attaching: list[Resident] = []
+        self.checking: list[Resident] = []
+        self.spares_dropped = 0
 
     def load(self, resident: Resident) -> None:
         self.log.append(f"load {resident.wanted.name.short}")
@@ -136,6 +160,26 @@ class RecordingEffects:
         self.log.append(f"stop {resident.wanted.name.short}")
         self.stopping.append(resident)
 
+    def reclaim(self, resident: Resident, nbytes: int) -> None:
+        self.log.append(f"reclaim {resident.wanted.name.short} {nbytes}")
+        self.reclaiming.append((resident, nbytes))
+
+    def detach(self, resident: Resident) -> None:
+        self.log.append(f"detach {resident.wanted.name.short}")
+        self.detaching.append(resident)
+
+    def attach(self, resident: Resident) -> None:
+        self.log.append(f"attach {resident.wanted.name.short}")
+        self.attaching.append(resident)
+
+    def check(self, resident: Resident) -> None:
+        self.log.append(f"check {resident.wanted.name.short}")
+        self.checking.append(resident)
+
+    def drop_spare(self) -> None:
+        self.log.append("drop spare")
+        self.spares_dropped += 1
+
     def grant(self, waiter: Waiter, resident: Resident) -> None:
         self.log.append(f"grant {waiter.wanted.name.short}")
         self.granted[waiter] = resident
@@ -144,7 +188,44 @@ class RecordingEffects:
         self.log.append(f"refuse {waiter.wanted.name.short}")
         self.errors[waiter] = error
 
+    def tell(
+        self,
+        kind: EventKind,
+        name: ModelName | None = None,
+        reason: str = "",
+        numbers: Mapping[str, float] | None = None,
+    ) -> None:
+        self.told.append((kind.value, name.short if name else "", reason))
 
-def waiter(want: Wanted, keep_alive_s: float | None = None) -> Waiter:
+
+def waiter(
+    want: Wanted, keep_alive_s: float | None = None, priority: Priority = "interactive"
+) -> Waiter:
     """A request outside of any event loop: the scheduler never looks at its future."""
-    return Waiter(want, keep_alive_s, granted=None)  # type: ignore[arg-type]
+    return Waiter(want, keep_alive_s, None, priority)  # type: ignore[arg-type]
+
+
+def sized(
+    target: int = 100, drafter: int = 10, *, smaller: Sequence[int] = (), slots: int = 1
+) -> Callable[[Wanted, Machine], Iterator[Way]]:
+    """Ways of a pair that takes so many bytes of the machine's best budget, or what is smaller.
+
+    The first of `smaller` ways is without the drafter.
+    """
+
+    def ways(want: Wanted, machine: Machine) -> Iterator[Way]:
+        budget = machine.budget_of(machine.devices[0].id)
+        assert budget is not None
+        has = want.manifest.drafter is not None and not want.without_drafter
+        sizes = [(target + (drafter if has else 0), has)]
+        sizes += [(nbytes, False) for nbytes in smaller]
+        for rank, (nbytes, with_drafter) in enumerate(sizes):
+            setting = Setting(want.num_ctx, slots, drafter=with_drafter, quantize=want.quantize)
+            took = of_files(nbytes, 0, drafter=False, unified=False)
+            device = machine.devices[0]
+            parts = {budget.id: drafter} if want.manifest.drafter is not None else {}
+            takes = {budget.id: nbytes}
+            fit = Fit(device.id, device.kind, setting, took, takes, parts)
+            yield Way({**takes, PLACES: 1}, rank, 0, fit)
+
+    return ways

@@ -16,8 +16,6 @@ from gemmad.core import ByteCount, ModelName
 from gemmad.dialects.ollama.replies import Clock
 from gemmad.recipes.places import Places
 from gemmad.recipes.recipes import Recipes
-from gemmad.residency.depths import DepthStates
-from gemmad.residency.loop import Limits, Residency
 from gemmad.server.app import create_app
 from gemmad.server.services import Services
 from gemmad.sources.catalogue import Offer, Sizes
@@ -27,6 +25,7 @@ from gemmad.sources.ollama_store import OllamaStore
 from gemmad.store.store import Store
 from gemmad.wire import Load
 from tests.fakes.machines import machine_of
+from tests.fakes.played_residency import played_residency
 from tests.fakes.pull_scenes import CHUNK, FakeNetwork, make_pulls
 from tests.fakes.residency_fakes import InProcessRunner
 
@@ -79,10 +78,10 @@ async def served(
         runners.append(InProcessRunner(load, name))
         return runners[-1]
 
-    def prepare(wanted) -> Load:
+    def prepare(wanted, _fit) -> Load:
         return Load(files=store.pair_files(wanted.manifest), draft_quantize=wanted.draft_quantize)
 
-    residency = Residency(start, prepare, DepthStates(root / "depths.json"), Limits())
+    residency = played_residency(root, start, prepare)
     pulls = make_pulls(store, network, grace_s=0.05)
 
     def find(name):

@@ -9,6 +9,7 @@ GemmaError
 ├── ModelNotFound           404  no such name in the store
 ├── Refused                 403  the guard: host, origin, token
 ├── Busy                    503  queue full or shutting down; carries retry_after_s
+├── TimedOut                504  an answer took longer than the settings allow
 ├── WillNotFit              507  memory or disk, with numbers
 ├── PullFailed              502  a source could not be read or did not verify
 ├── StoreBroken             500  a manifest or blob on disk is damaged
@@ -87,6 +88,13 @@ class Busy(GemmaError):
     def __init__(self, message: str, *, fix: str | None = None, retry_after_s: int = 5) -> None:
         super().__init__(message, fix=fix)
         self.retry_after_s = retry_after_s
+
+
+class TimedOut(GemmaError):
+    """The answer took longer than a request may; what there was of it was sent."""
+
+    code = "timed_out"
+    status = 504
 
 
 class WillNotFit(GemmaError):

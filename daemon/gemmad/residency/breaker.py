@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gemmad.api.errors import Busy, GemmaError, RunnerCrashed
 from gemmad.core import ModelName
@@ -11,11 +12,21 @@ WINDOW_S = 60.0
 OPEN_S = 60.0
 
 
+class CrashRecord(NamedTuple):
+    """Crashes of a pair within the last WINDOW_S, or those that opened the breaker."""
+
+    crashes: int
+    open_until: float
+    reason: str
+    log_tail: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Record:
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES))
     open_until: float = float("-inf")
     reason: str = ""
+    log_tail: tuple[str, ...] = ()
 
 
 class CrashBreaker:
@@ -28,9 +39,19 @@ class CrashBreaker:
         """One more crash of `name` has happened."""
         record = self._records.setdefault(name, _Record())
         record.crashes.append(now)
-        record.reason = error.message
+        record.reason, record.log_tail = error.message, error.log_tail
         if len(record.crashes) == CRASHES and now - record.crashes[0] <= WINDOW_S:
             record.open_until = now + OPEN_S
+
+    def record(self, name: ModelName, now: float) -> CrashRecord | None:
+        """What is known of recent crashes of `name`; None: there were none."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        count = sum(now - at <= WINDOW_S for at in record.crashes)
+        if not count and now >= record.open_until:
+            return None
+        return CrashRecord(count, record.open_until, record.reason, record.log_tail)
 
     def refusal(self, name: ModelName, now: float) -> GemmaError | None:
         """Why `name` may not be started at `now`, or None."""

@@ -1,4 +1,4 @@
-"""The owner of residency: one task feeds events to the scheduler and carries out its effects."""
+"""The owner of residency: one task feeds events to the scheduler, and looks at the machine."""
 
 import asyncio
 import contextlib
@@ -6,44 +6,70 @@ import functools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gemmad import wire
-from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed
+from gemmad.api.errors import TimedOut
 from gemmad.core import ModelName
+from gemmad.memory.probe import Probe
+from gemmad.memory.readings import Machine
 from gemmad.residency.depths import DepthStates
-from gemmad.residency.ports import NoSpare, Runner, Spare, StartRunner
-from gemmad.residency.resident import Resident, State, Waiter, Wanted
+from gemmad.residency.hands import Hands, Tools
+from gemmad.residency.placing import WaysOf
+from gemmad.residency.resident import Heard, Resident, Waiter, Wanted
+from gemmad.residency.rules import Rules
 from gemmad.residency.scheduler import Scheduler
+from gemmad.residency.seen import (
+    EventKind,
+    OnEvent,
+    Priority,
+    ResidencyEvent,
+    ResidencySnapshot,
+    unheard,
+)
+from gemmad.residency.showing import Tally, snapshot
+from gemmad.residency.situation import SPARE_BYTES
 
 log = logging.getLogger(__name__)
 
-REFILL_S = 3.0  # from a load to the spare for the next one
-
-PrepareLoad = Callable[[Wanted], wire.Load]
+LOOK_S = 1.5  # between looks at the machine while anything of ours is in memory
+ASLEEP_S = 5.0  # a wait that took so much longer was no wait: the machine slept
+_RECENT = 0.3  # weight of the latest answer's speed
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings of residency."""
+class Senses:
+    """What residency perceives by; tests play them."""
 
-    max_loaded: int = 3
-    max_queue: int = 512
-    slots: int = 1
-    keep_alive_s: float = 300.0
+    probe: Probe
+    clock: Callable[[], float] = time.monotonic
+    unix: Callable[[], float] = time.time
+    # Goes on while the machine is suspended; equal to `clock` where nothing better is known.
+    since_boot: Callable[[], float] = time.monotonic
+
+
+def since_boot() -> float:
+    """Seconds that the machine is on, suspended or not; where nobody tells, those it was awake."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 class Lease:
     """The right to use a loaded pair, held while a request runs."""
 
-    def __init__(self, runner: Runner, wanted: Wanted, depths: DepthStates, load_ns: int) -> None:
-        self._runner = runner
-        self._wanted = wanted
+    def __init__(
+        self, resident: Resident, depths: DepthStates, load_ns: int, deadline_s: float
+    ) -> None:
+        assert resident.runner is not None
+        self._runner = resident.runner
+        self._resident = resident
         self._depths = depths
+        self._deadline_s = deadline_s
         self.load_ns = load_ns  # how long the request waited for the pair
-        self.num_ctx = runner.loaded.num_ctx
+        self.num_ctx = resident.runner.loaded.num_ctx
 
     def new_id(self) -> int:
         """A fresh request id."""
@@ -55,13 +81,41 @@ class Lease:
         """The answer; what the depth controller learned is kept for the next load.
 
         Raises:
+            TimedOut: the answer took longer than a request may.
             GemmaError: the runner refused the request or died.
         """
+        ends = asyncio.get_running_loop().time() + self._deadline_s
         async with contextlib.aclosing(self._runner.generate(request)) as answer:
-            async for event in answer:
-                if isinstance(event, wire.Done) and event.depth_state is not None:
-                    self._depths.learned(self._wanted.manifest, event.depth_state)
+            while (event := await self._next(answer, ends)) is not None:
+                if isinstance(event, wire.Done):
+                    self._done(event)
                 yield event
+
+    async def _next(
+        self, answer: AsyncGenerator[wire.Delta | wire.Done, None], ends: float
+    ) -> wire.Delta | wire.Done | None:
+        try:
+            async with asyncio.timeout_at(None if math.isinf(ends) else ends):
+                return await anext(answer, None)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"The answer was not complete after {self._deadline_s:.0f} s and was stopped.",
+                fix="Limit it with num_predict, or raise request_timeout.",
+            ) from error
+
+    def _done(self, done: wire.Done) -> None:
+        if done.depth_state is not None:
+            self._depths.learned(self._resident.wanted.manifest, done.depth_state)
+        _hear(self._resident.heard, done)
+
+
+def _hear(heard: Heard, done: wire.Done) -> None:
+    heard.draft = done.draft
+    if done.eval_ns <= 0 or done.eval_tokens <= 0:
+        return
+    speed = done.eval_tokens * 1e9 / done.eval_ns
+    before = heard.tokens_per_second
+    heard.tokens_per_second = speed if before is None else before + _RECENT * (speed - before)
 
 
 class Residency:
@@ -69,76 +123,72 @@ class Residency:
 
     def __init__(
         self,
-        start_runner: StartRunner,
-        prepare: PrepareLoad,
-        depths: DepthStates,
-        limits: Limits,
-        clock: Callable[[], float] = time.monotonic,
-        spare: Spare | None = None,
+        tools: Tools,
+        rules: Rules,
+        ways: WaysOf,
+        senses: Senses,
+        on_event: OnEvent = unheard,
+        request_s: float = math.inf,
     ) -> None:
-        self._start_runner = start_runner
-        self._spare = spare or NoSpare()
-        self._prepare = prepare
-        self._depths = depths
-        self._clock = clock
-        self._scheduler = Scheduler(
-            self,
-            max_loaded=limits.max_loaded,
-            max_queue=limits.max_queue,
-            slots=limits.slots,
-            keep_alive_s=limits.keep_alive_s,
-        )
+        self._tools = tools
+        self._rules = rules
+        self._senses = senses
+        self._on_event = on_event
+        self._request_s = request_s
+        self._tally = Tally()
         # Written by every public method and by effect tasks, read by the owner task alone.
         self._inbox: asyncio.Queue[Callable[[float], None]] = asyncio.Queue()
+        self._hands = Hands(tools, self._inbox.put_nowait, self._told)
+        self._scheduler = Scheduler(self._hands, rules, ways)
+        self._hands.events = self._scheduler
         self._owner: asyncio.Task[None] | None = None
-        self._loads: dict[Resident, asyncio.Task[Runner | None]] = {}
-        self._stops: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Condition()
-        self._closing = False
+        self._looked_at = -math.inf
+        self._asleep = senses.since_boot() - senses.clock()  # time that the clock did not count
+        self._due = math.inf  # when the owner's wait ends at the latest
 
     # --- for the rest of the daemon ---
 
     def start(self) -> None:
         """The owner task runs, and the first load finds a spare that has begun to prepare."""
         self._owner = asyncio.create_task(self._run(), name="residency")
-        self._spare.refill()
+        self._tools.spare.refill()
 
     @asynccontextmanager
-    async def lease(self, wanted: Wanted, keep_alive_s: float | None) -> AsyncIterator[Lease]:
+    async def lease(
+        self, wanted: Wanted, keep_alive_s: float | None, priority: Priority = "interactive"
+    ) -> AsyncIterator[Lease]:
         """The pair is loaded as wanted and stays so until the block ends.
 
         Raises:
-            Busy: the queue is full, the pair keeps crashing, or the daemon stops.
+            Busy: the queue is full, the pair keeps crashing, it took too long, the daemon stops.
+            WillNotFit: memory has no room for the pair, whatever leaves.
             LoadFailed: the pair could not be loaded (or another GemmaError of its load).
             RunnerCrashed: the runner died while loading.
         """
         began = time.monotonic_ns()
-        waiter = Waiter(wanted, keep_alive_s, asyncio.get_running_loop().create_future())
+        if not self._tools.weigher.knows(wanted.manifest):
+            await asyncio.to_thread(self._tools.weigher.know, wanted.manifest)
+        granted: asyncio.Future[Resident] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(wanted, keep_alive_s, granted, priority)
         self._post(functools.partial(self._scheduler.requested, waiter))
         try:
             resident = await waiter.granted
-            assert resident.runner is not None
-            yield Lease(resident.runner, wanted, self._depths, time.monotonic_ns() - began)
+            waited_ns = time.monotonic_ns() - began
+            yield Lease(resident, self._tools.depths, waited_ns, self._request_s)
+            self._hands.measure(resident)
         finally:
             self._post(functools.partial(self._scheduler.left, waiter))
 
     async def unload(self, name: ModelName) -> None:
         """The pair is not in memory; answers it was giving had STOP_GRACE_S to finish."""
         key = name.key
-        leaving = next((r for r in self._scheduler.residents if r.wanted.name == key), None)
+        leaving = self._scheduler.residents.get(key)
         if leaving is None:
             return
         self._post(functools.partial(self._scheduler.unload, key))
         async with self._gone:
-            await self._gone.wait_for(lambda: leaving not in self._scheduler.residents)
-
-    async def reclaim(self, nbytes: int) -> int:
-        """Bytes that loaded pairs gave back of up to `nbytes`, the least recently used first."""
-        freed = 0
-        for resident in sorted(self._scheduler.residents, key=lambda r: r.last_used):
-            if freed < nbytes and resident.runner is not None:
-                freed += await resident.runner.reclaim(nbytes - freed)
-        return freed
+            await self._gone.wait_for(lambda: not self._scheduler.residents.has(leaving))
 
     def residents(self) -> tuple[Resident, ...]:
         """What is loaded, loading or leaving; to be shown, never to decide by."""
@@ -148,128 +198,92 @@ class Residency:
         """Seconds until the pair leaves if nobody asks for it; infinity for never."""
         if resident.users or resident.runner is None:
             return resident.keep_alive_s
-        return max(0.0, resident.expires - self._clock())
+        return max(0.0, resident.expires - self._senses.clock())
+
+    def snapshot(self) -> ResidencySnapshot:
+        """Everything at this moment; to be shown, never to decide by."""
+        now = self._senses.clock()
+        offset = self._senses.unix() - now
+        return snapshot(self._scheduler, self._rules, self._tally.totals, now, offset)
 
     async def close(self) -> None:
         """No runner is left and the owner task has ended."""
-        self._closing = True
         self._post(self._scheduler.close)
         async with self._gone:
-            await self._gone.wait_for(lambda: not tuple(self._scheduler.residents))
-        await self._spare.close()
+            await self._gone.wait_for(lambda: not len(self._scheduler.residents))
+        await self._hands.close()
         if self._owner:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
 
-    # --- Effects ---
-
-    def load(self, resident: Resident) -> None:
-        """A task starts the runner."""
-        task = asyncio.create_task(self._load(resident), name=f"load {resident.wanted.name}")
-        self._loads[resident] = task
-
-    def stop(self, resident: Resident) -> None:
-        """A task ends the runner."""
-        task = asyncio.create_task(self._stop(resident), name=f"stop {resident.wanted.name}")
-        self._stops.add(task)
-        task.add_done_callback(self._stops.discard)
-
-    def grant(self, waiter: Waiter, resident: Resident) -> None:
-        """The waiting request goes on; if it was cancelled meanwhile, `left` follows by itself."""
-        if not waiter.granted.done():
-            waiter.granted.set_result(resident)
-
-    def refuse(self, waiter: Waiter, error: GemmaError) -> None:
-        """The waiting request gets the error."""
-        if not waiter.granted.done():
-            waiter.granted.set_exception(error)
-
-    # --- the owner and its tasks ---
+    # --- the owner ---
 
     def _post(self, event: Callable[[float], None]) -> None:
         self._inbox.put_nowait(event)
+
+    def _told(
+        self, kind: EventKind, name: ModelName | None, reason: str, numbers: Mapping[str, float]
+    ) -> None:
+        self._tally.count(kind)
+        model = str(name) if name else ""
+        told = ResidencyEvent(self._senses.unix(), kind, model, reason, dict(numbers))
+        try:
+            self._on_event(told)
+        except Exception:  # a supervisor's task: a listener's fault must not end residency
+            log.exception("residency: a listener failed")
 
     async def _run(self) -> None:
         while True:
             event = await self._next_event()
             try:
-                event(self._clock())
+                self._notice_sleep(self._senses.clock())
+                event(self._senses.clock())
+                now = self._senses.clock()
+                if self._scheduler.wants_look or self._next_look(now) <= now:
+                    await self._look()
             except Exception:  # a supervisor's task: one bad event must not end residency
                 log.exception("residency: an event failed")
             async with self._gone:
                 self._gone.notify_all()
 
     async def _next_event(self) -> Callable[[float], None]:
-        wait_s = self._scheduler.next_tick() - self._clock()
+        now = self._senses.clock()
+        wait_s = max(0.0, min(self._scheduler.next_tick(now), self._next_look(now)) - now)
+        self._due = now + wait_s
         try:
-            async with asyncio.timeout(None if math.isinf(wait_s) else max(0.0, wait_s)):
+            async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
                 return await self._inbox.get()
         except TimeoutError:
             return self._scheduler.tick
 
-    async def _load(self, resident: Resident) -> Runner | None:
-        wanted = resident.wanted
+    def _notice_sleep(self, now: float) -> None:
+        """A wait that took much too long was a sleep, and so is time that the clock did not count.
+
+        Deadlines are moved by what the clock counted of it.
+        """
+        asleep = self._senses.since_boot() - now
+        uncounted, self._asleep = asleep - self._asleep, asleep
+        overslept = max(0.0, now - self._due)
+        if max(overslept, uncounted) > ASLEEP_S:
+            log.info("the machine slept for %.0f s", overslept + uncounted)
+            self._scheduler.slept(overslept, now)
+
+    def _next_look(self, now: float) -> float:
+        """Nothing in memory: nothing to look after, the next request looks for itself."""
+        if not (len(self._scheduler.residents) or self._tools.spare.waits):
+            return math.inf
+        return max(now, self._looked_at + LOOK_S)
+
+    async def _look(self) -> None:
+        machine = await asyncio.to_thread(self._read)
+        self._looked_at = self._senses.clock()
+        if machine is not None:
+            spare = SPARE_BYTES if self._tools.spare.waits else 0
+            self._scheduler.looked(machine, spare, self._senses.clock())
+
+    def _read(self) -> Machine | None:
         try:
-            runner = await self._start(resident)
-        except GemmaError as error:
-            log.warning("loading %s failed: %s", wanted.name, error)
-            self._loads.pop(resident, None)
-            self._post(functools.partial(self._scheduler.load_failed, resident, error))
-            return None
-        runner.closed.add_done_callback(functools.partial(self._closed, resident))
-        log.info("loaded %s: pid %d, %s", wanted.name, runner.pid, runner.loaded.device)
-        self._refill()
-        self._post(functools.partial(self._scheduler.loaded, resident, runner))
-        return runner
-
-    def _refill(self) -> None:
-        """After a while: the request that caused the load has the cores to itself first."""
-        asyncio.get_running_loop().call_later(REFILL_S, self._refill_now)
-
-    def _refill_now(self) -> None:
-        """Not beside another load, whose own end brings the spare: it needs the cores."""
-        is_loading = any(r.state is State.LOADING for r in self._scheduler.residents)
-        if not (self._closing or is_loading):
-            self._spare.refill()
-
-    async def _start(self, resident: Resident) -> Runner:
-        try:
-            load = await asyncio.to_thread(self._prepare, resident.wanted)
-            return await self._start_runner(
-                load,
-                name=resident.wanted.name.short,
-                on_progress=functools.partial(setattr, resident, "progress"),
-            )
-        except GemmaError:
-            raise
-        except Exception as error:  # a supervisor's task: who waits must get an answer
-            log.exception("loading %s failed", resident.wanted.name)
-            raise LoadFailed(
-                f"model '{resident.wanted.name.short}' could not be loaded: {error!r}.",
-                fix="See the daemon's log.",
-            ) from error
-
-    async def _stop(self, resident: Resident) -> None:
-        try:
-            if runner := resident.runner or await self._loaded_meanwhile(resident):
-                await runner.stop()
-        except Exception:  # a supervisor's task: the pair counts as gone whatever happened
-            log.exception("stopping %s failed", resident.wanted.name)
-        self._loads.pop(resident, None)
-        self._depths.save()
-        log.info("unloaded %s", resident.wanted.name)
-        self._post(functools.partial(self._scheduler.gone, resident, None))
-
-    async def _loaded_meanwhile(self, resident: Resident) -> Runner | None:
-        """Cancels a load; the runner when it was faster."""
-        load = self._loads[resident]
-        load.cancel()
-        await asyncio.wait([load])
-        return None if load.cancelled() else load.result()
-
-    def _closed(self, resident: Resident, closed: "asyncio.Future[RunnerCrashed | None]") -> None:
-        error = None if closed.cancelled() else closed.result()
-        if error is not None:
-            log.warning("%s", error)
-            self._loads.pop(resident, None)
-            self._post(functools.partial(self._scheduler.gone, resident, error))
+            return self._senses.probe.read()
+        except Exception:  # a supervisor's task: drivers fail in their own ways
+            log.exception("the machine's memory could not be read")
+            return self._scheduler.machine

@@ -87,17 +87,24 @@ class StartRunner(Protocol):
 class Spare(Protocol):
     """Holds a process that makes the next start quick."""
 
+    @property
+    def waits(self) -> bool:
+        """A spare is there, or on its way."""
+        ...
+
     def refill(self) -> None:
         """A spare is on its way, unless there is one or memory is short."""
         ...
 
     async def close(self) -> None:
-        """There is no spare."""
+        """There is no spare, until the next refill."""
         ...
 
 
 class NoSpare:
     """Every load starts a process of its own."""
+
+    waits = False
 
     def refill(self) -> None:
         """Nothing happens."""

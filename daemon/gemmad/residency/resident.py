@@ -1,4 +1,4 @@
-"""The states of one loaded pair and of one request that waits for it."""
+"""The states of one loaded pair, of its drafter, and of one request that waits for it."""
 
 import asyncio
 import math
@@ -7,9 +7,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gemmad.core import Manifest, ModelName
-from gemmad.wire import Progress, Quantize
+from gemmad.residency.seen import Priority
+from gemmad.wire import DraftStats, Measured, Progress, Quantize
 
 if TYPE_CHECKING:
+    from gemmad.residency.fits import Fit
     from gemmad.residency.ports import Runner
 
 FOREVER = math.inf
@@ -24,6 +26,17 @@ class State(Enum):
     STOPPING = "stopping"  # its process is being ended
 
 
+class Drafter(Enum):
+    """ABSENT for ever; else ATTACHED <-> DETACHED by way of the other two; SET_ASIDE stays."""
+
+    ABSENT = "absent"  # the pair has none
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DETACHED = "detached"  # it comes back when memory has room
+    ATTACHING = "attaching"
+    SET_ASIDE = "set_aside"  # it did harm: the target goes on alone
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a request needs loaded."""
@@ -36,6 +49,7 @@ class Wanted:
     draft_quantize: Quantize | None = None
     deterministic: bool = False
     exact_weights: bool = False  # it named one of these: a pair loaded otherwise will not do
+    without_drafter: bool = False  # for harm it did, or for want of memory at an earlier try
 
     @property
     def weights(self) -> tuple[Quantize | None, Quantize | None, bool]:
@@ -50,21 +64,49 @@ class Waiter:
     wanted: Wanted
     keep_alive_s: float | None  # None: the request did not say
     granted: "asyncio.Future[Resident]"
+    priority: Priority = "interactive"
+    # Written by the scheduler when the request comes.
+    arrived: float = 0.0
+    deadline: float = math.inf  # it has its pair by then, or an error
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True)
+class Heard:
+    """What a pair's runner told last; written by the loop, shown, and never decided by."""
+
+    progress: Progress | None = None  # of the load
+    draft: DraftStats | None = None  # of the last answer
+    tokens_per_second: float | None = None  # of answers, the latest counting most
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Resident:
-    """One pair in memory or on its way in or out. Only the scheduler writes it (but `progress`)."""
+    """One pair in memory or on its way in or out. Only the scheduler writes it (but `heard`)."""
 
     wanted: Wanted
     keep_alive_s: float
     last_used: float
+    fit: "Fit | None" = None  # how it is loaded
     state: State = State.LOADING
     runner: "Runner | None" = None
     users: set[Waiter] = field(default_factory=set)
+    slots: int = 1
     expires: float = math.inf  # when an idle READY pair leaves
     stop_by: float = math.inf  # when a DRAINING pair is stopped although it is busy
-    progress: Progress | None = None  # of the load; written by its task, shown by ps
+    load_by: float = math.inf  # when a LOADING pair is given up
+    load_began: float = 0.0
+    reload_s: float = 1.0  # what a load of it takes
+    leaves_for_others: bool = False  # it was asked to go: a load that follows is a reload
+    drafter: Drafter = Drafter.ABSENT
+    drafter_why: str = ""
+    drafter_moved: float = -math.inf  # when it last came or went
+    measured: Measured | None = None
+    prefix_bytes: int = 0
+    giving: int = 0  # bytes of prefixes that are being given back
+    under_way: int = 0  # things that its runner was asked to give or take
+    settles_by: float = math.inf  # when they are given up
+    left_alone_until: float = -math.inf  # it did not do what it was asked
+    heard: Heard = field(default_factory=Heard)
 
     @property
     def leaving(self) -> bool:
@@ -78,13 +120,35 @@ class Resident:
             return False
         return not self.runner.closed.done()
 
+    @property
+    def idle(self) -> bool:
+        """It is ready and nobody uses it."""
+        return self.state is State.READY and not self.users
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way with it."""
+        return self.state is State.READY and not self.under_way
+
+    @property
+    def num_ctx(self) -> int:
+        """The context it has, or will have."""
+        return self.wanted.num_ctx if self.fit is None else self.fit.setting.num_ctx
+
+    @property
+    def weights(self) -> tuple[Quantize | None, Quantize | None, bool]:
+        """How its weights are loaded: packed although nobody asked for it, where room was short."""
+        packed, draft, deterministic = self.wanted.weights
+        return (packed if self.fit is None else self.fit.setting.quantize), draft, deterministic
+
     def serves(self, wanted: Wanted) -> bool:
         """Whether what is loaded is what `wanted` asks for."""
         mine = self.wanted
         if mine.manifest.id != wanted.manifest.id:
             return False
-        if wanted.exact_weights and mine.weights != wanted.weights:
+        if wanted.exact_weights and self.weights != wanted.weights:
             return False
-        return mine.num_ctx == wanted.num_ctx or (
-            not wanted.exact and mine.num_ctx > wanted.num_ctx
-        )
+        if wanted.exact:
+            return self.num_ctx == wanted.num_ctx
+        # What was asked for counts: where memory has room for less, a load brings no more.
+        return mine.num_ctx >= wanted.num_ctx

@@ -1,12 +1,14 @@
 """Keeps one runner that has imported all it needs, so that the next load begins at once.
 
 A spare is used up by a load and replaced after it, so that the two don't compete for a core. It
-leaves when memory runs low or nobody has loaded anything for long; a later load brings it back.
+leaves when nobody has loaded anything for long, or when residency wants its memory (`close`); a
+later load brings it back.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +23,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SpareLimits:
-    """When a spare may wait; bytes of available host memory, and seconds."""
+    """When a spare may begin to wait, in bytes of available host memory, and for how long."""
 
     enough_bytes: int = 4 << 30  # a spare takes 0.3 GB; below this a model needs it more
-    low_bytes: int = 2 << 30  # a waiting spare leaves
     idle_s: float = 1800.0
-    look_s: float = 10.0  # between two looks at the memory
 
 
-ALWAYS = SpareLimits(enough_bytes=0, low_bytes=0, idle_s=float("inf"))
+ALWAYS = SpareLimits(enough_bytes=0, idle_s=float("inf"))
 
 
 class SpareRunner:
@@ -106,14 +106,10 @@ class SpareRunner:
 
     async def _end_of(self, spare: Spawned) -> str:
         """Why the spare has to go, once it has to."""
-        loop = asyncio.get_running_loop()
-        leave_at = loop.time() + self._limits.idle_s
-        while loop.time() < leave_at:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.look_s):
-                    return await self._silence_of(spare)
-            if self._available() < self._limits.low_bytes:
-                return "memory is short"
+        idle_s = self._limits.idle_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(idle_s) else idle_s):
+                return await self._silence_of(spare)
         return f"no load for {self._limits.idle_s:.0f} s"
 
     async def _silence_of(self, spare: Spawned) -> str:

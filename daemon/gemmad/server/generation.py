@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 import msgspec
 from aiohttp import web
@@ -17,11 +17,13 @@ from gemmad.dialects.ollama.replies import Record, Reply
 from gemmad.dialects.request import GenerationRequest, Options
 from gemmad.residency.loop import Lease
 from gemmad.residency.resident import Wanted
+from gemmad.residency.seen import Priority
 from gemmad.server.bodies import CHAT_BYTES, read_json
 from gemmad.server.services import SERVICES, Services
 from gemmad.server.streams import json_response, ndjson
 
 T = TypeVar("T")
+PRIORITY_HEADER = "Gemma-Priority"
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -44,7 +46,8 @@ async def _answer(
     _require_abilities(wanted, manifest)
     clock = services.clock
     reply = Reply(wanted.called, chat, clock, began_ns=clock.monotonic_ns())
-    generation = Generation(services, _with_defaults(wanted, manifest), manifest, reply)
+    priority = _priority(request)
+    generation = Generation(services, _with_defaults(wanted, manifest), manifest, reply, priority)
     if wanted.load_only:
         return json_response(await generation.only_load())
     if wanted.stream:
@@ -60,6 +63,7 @@ class Generation:
     request: GenerationRequest
     manifest: Manifest
     reply: Reply
+    priority: Priority = "interactive"
 
     async def only_load(self) -> Record:
         """The pair is loaded (or, with keep_alive 0, unloaded)."""
@@ -119,7 +123,7 @@ class Generation:
             deterministic=bool(deterministic),
             exact_weights=options.names_weights,
         )
-        return self.services.residency.lease(wanted, self.request.keep_alive_s)
+        return self.services.residency.lease(wanted, self.request.keep_alive_s, self.priority)
 
     def _frame(self, lease: Lease) -> wire.Generate:
         request = self.request
@@ -134,6 +138,21 @@ class Generation:
             sampling=msgspec.convert(request.options.sampling, wire.Sampling),
             draft=self.services.draft if draft is None else draft,
         )
+
+
+def _priority(request: web.Request) -> Priority:
+    """As its header says, in every dialect.
+
+    Raises:
+        BadRequest: the header says something else.
+    """
+    told = request.headers.get(PRIORITY_HEADER, "interactive").strip().lower()
+    for known in get_args(Priority):
+        if told == known:
+            return cast(Priority, known)
+    raise BadRequest(
+        f"{PRIORITY_HEADER} is {told[:40]!r}.", fix=f"Use {' or '.join(get_args(Priority))}."
+    )
 
 
 def _with_defaults(request: GenerationRequest, manifest: Manifest) -> GenerationRequest:

@@ -1,15 +1,20 @@
 """Residency with runners in this process: leases, sharing, crashes, the end."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from gemmad import wire
-from gemmad.api.errors import LoadFailed, RunnerCrashed
+from gemmad.api.errors import LoadFailed, RunnerCrashed, TimedOut
 from gemmad.core import ModelName
 from gemmad.residency.depths import DepthStates
-from gemmad.residency.loop import Limits, Residency
+from gemmad.residency.loop import Senses
+from gemmad.residency.resident import State
+from tests.fakes.machines import machine_of
+from tests.fakes.played_residency import played_residency
 from tests.fakes.residency_fakes import InProcessRunner, wanted
 
 
@@ -34,14 +39,15 @@ class Starter:
 
 
 @asynccontextmanager
-async def residency(tmp_path, starter, **limits):
+async def residency(tmp_path, starter, **options):
     depths = DepthStates(tmp_path / "depths.json")
 
-    def prepare(want):
+    def prepare(want, fit):
         files = wire.PairFiles(target={})
-        return wire.Load(files=files, num_ctx=want.num_ctx, depth_state=depths.known(want.manifest))
+        known = depths.known(want.manifest)
+        return wire.Load(files=files, num_ctx=fit.setting.num_ctx, depth_state=known)
 
-    running = Residency(starter, prepare, depths, Limits(**limits))
+    running = played_residency(tmp_path, starter, prepare, depths=depths, **options)
     running.start()
     try:
         yield running
@@ -197,14 +203,125 @@ async def test_unreadable_depths_are_forgotten(tmp_path):
     assert depths.known(wanted("a").manifest) is None
 
 
-async def test_reclaim_asks_pairs_until_enough_is_free(tmp_path):
-    """The least recently used gives first; what it cannot give, the next one does."""
-    starter = Starter()
-    async with residency(tmp_path, starter) as running:
-        for name in ("a", "b"):
-            async with running.lease(wanted(name), None):
-                pass
+class Reading:
+    """A probe whose figures the test sets; it counts how often it is asked."""
 
-        assert await running.reclaim(10) == 10
-        assert await running.reclaim(15) == 15
-        assert await running.reclaim(1000) == 20
+    def __init__(self, *gpus: int) -> None:
+        self.machine = machine_of(1 << 40, *gpus)
+        self.reads = 0
+
+    def read(self):
+        self.reads += 1
+        return self.machine
+
+    def leave_free(self, nbytes: int) -> None:
+        gpu, *others = self.machine.devices
+        self.machine = replace(self.machine, devices=(replace(gpu, free=nbytes), *others))
+
+
+async def until(holds):
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_outside_pressure_takes_a_busy_drafter_within_two_seconds(tmp_path):
+    """The running answer goes on; events and the snapshot say what happened and why."""
+    starter, probe, heard = Starter(), Reading(1000), []
+    async with (
+        residency(tmp_path, starter, probe=probe, on_event=heard.append, reserve=50) as running,
+        running.lease(wanted("a"), None),
+    ):
+        began = time.monotonic()
+        probe.leave_free(45)
+        await until(lambda: starter.runners[0].drafter_bytes == 0)
+        took_s = time.monotonic() - began
+        await until(lambda: running.snapshot().residents[0].drafter.state == "detached")
+        shown = running.snapshot()
+
+    assert took_s < 2.0
+    assert (shown.residents[0].state, shown.residents[0].users) == ("ready", 1)
+    assert shown.residents[0].drafter.why == "memory is short"
+    assert [b.free for b in shown.budgets if b.id == "cuda:0"] == [45]
+    kinds = [event.kind for event in heard]
+    assert kinds.index("loading") < kinds.index("loaded") < kinds.index("pressure")
+    assert kinds.index("pressure") < kinds.index("detached")
+
+
+async def test_a_listener_s_fault_ends_nothing(tmp_path):
+    """Events are told, whatever whoever listens does with them."""
+
+    def fault(_event):
+        raise ValueError("a bug of the listener")
+
+    starter = Starter()
+    async with (
+        residency(tmp_path, starter, on_event=fault) as running,
+        running.lease(wanted("a"), None),
+    ):
+        assert running.snapshot().totals.loads == 1
+
+
+async def test_nothing_in_memory_is_nothing_to_look_at(tmp_path):
+    """The machine is read when a request comes, not while the daemon is idle."""
+    probe = Reading()
+    async with residency(tmp_path, Starter(), probe=probe) as running:
+        await asyncio.sleep(0)
+        assert probe.reads == 0
+
+        async with running.lease(wanted("a"), None):
+            assert probe.reads > 0
+
+
+async def test_an_answer_that_takes_too_long_is_an_error(tmp_path):
+    """Only where the settings limit it; the runner is told to stop."""
+    starter = Starter()
+    async with (
+        residency(tmp_path, starter, request_s=0.05) as running,
+        running.lease(wanted("a"), None) as lease,
+    ):
+        starter.runners[0].gate.clear()
+        request = wire.Generate(id=7, messages=(wire.Message(role="user", content="hi"),))
+        with pytest.raises(TimedOut, match="was stopped"):
+            _ = [event async for event in lease.generate(request)]
+
+
+async def test_a_suspended_machine_checks_its_runners(tmp_path):
+    """Every one is asked; those that answer serve on."""
+    starter = Starter()
+    asleep = 0.0
+    senses = Senses(Reading(), since_boot=lambda: time.monotonic() + asleep)
+    async with residency(tmp_path, starter, senses=senses) as running:
+        async with running.lease(wanted("a"), None):
+            pass
+        measured = asyncio.Event()
+        measure = starter.runners[0].measure
+
+        async def noted():
+            measured.set()
+            return await measure()
+
+        starter.runners[0].measure = noted
+        asleep = 3600.0
+        async with running.lease(wanted("a"), None):
+            await asyncio.wait_for(measured.wait(), 0.4)  # before the look after an answer
+
+        assert running.residents()[0].state is State.READY
+
+
+async def test_a_dead_probe_does_not_stop_the_daemon(tmp_path):
+    """What was read last is what is known."""
+    probe = Reading()
+    starter = Starter()
+    async with residency(tmp_path, starter, probe=probe) as running:
+        async with running.lease(wanted("a"), None):
+            pass
+
+        def broken():
+            raise OSError("no such driver")
+
+        probe.read = broken
+        async with running.lease(wanted("b"), None):
+            pass
+
+    assert len(starter.runners) == 2

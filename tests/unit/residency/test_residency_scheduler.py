@@ -7,41 +7,59 @@ import pytest
 
 from gemmad.api.errors import Busy, LoadFailed, RunnerCrashed
 from gemmad.core import ModelName
+from gemmad.residency.placing import WaysOf
 from gemmad.residency.resident import Resident
-from gemmad.residency.scheduler import DRAIN_LIMIT_S, STOP_GRACE_S, Scheduler
-from tests.fakes.residency_fakes import RecordingEffects, StubRunner, waiter, wanted
+from gemmad.residency.scheduler import DRAIN_LIMIT_S, STOP_GRACE_S, Rules, Scheduler
+from tests.fakes.machines import machine_of
+from tests.fakes.residency_fakes import RecordingEffects, StubRunner, sized, waiter, wanted
 
 A = ModelName.parse("a")
 
 
 class World:
-    """A scheduler, its effects and a clock; `ready` and `gone` play the runners' part."""
+    """A scheduler, its effects, a machine, a clock; `ready` and `gone` play the runners' part."""
 
-    def __init__(self, **limits) -> None:
+    def __init__(self, **rules) -> None:
         self.effects = RecordingEffects()
-        defaults = {"max_loaded": 2, "max_queue": 4, "slots": 1, "keep_alive_s": 300.0}
-        self.scheduler = Scheduler(self.effects, **(defaults | limits))
+        defaults = {"max_loaded": 2, "max_queue": 4, "keep_alive_s": 300.0}
+        ways = WaysOf(sized())
+        self.scheduler = Scheduler(self.effects, Rules(**(defaults | rules)), ways)
+        self.machine = machine_of(1 << 40)
         self.now = 0.0
 
-    def ask(self, name, keep_alive_s=None, **what):
-        asking = waiter(wanted(name, **what), keep_alive_s)
+    def settle(self):
+        """The machine is looked at as often as the scheduler wants."""
+        while self.scheduler.wants_look:
+            self.scheduler.looked(self.machine, 0, self.now)
+
+    def ask(self, name, keep_alive_s=None, priority="interactive", **what):
+        asking = waiter(wanted(name, **what), keep_alive_s, priority)
         self.scheduler.requested(asking, self.now)
+        self.settle()
         return asking
 
     def ready(self):
         resident = self.effects.loading.pop(0)
         self.scheduler.loaded(resident, StubRunner(), self.now)
+        self.settle()
         return resident
+
+    def failed(self, error):
+        self.scheduler.load_failed(self.effects.loading.pop(0), error, self.now)
+        self.settle()
 
     def gone(self, error=None):
         self.scheduler.gone(self.effects.stopping.pop(0), error, self.now)
+        self.settle()
 
     def leave(self, asking):
         self.scheduler.left(asking, self.now)
+        self.settle()
 
     def tick(self, seconds):
         self.now += seconds
         self.scheduler.tick(self.now)
+        self.settle()
 
     def use(self, name, **what):
         asking = self.ask(name, **what)
@@ -96,7 +114,7 @@ def test_keep_alive_is_what_the_last_request_that_named_it_said(first, second, l
     world.use("a", keep_alive_s=first)
     world.leave(world.ask("a", keep_alive_s=second))
 
-    assert world.scheduler.next_tick() == lives_s
+    assert world.scheduler.next_tick(world.now) == lives_s
 
 
 def test_keep_alive_zero_unloads_after_the_request():
@@ -219,7 +237,7 @@ def test_a_failed_load_answers_everyone_who_waited_for_it():
     world = World()
     first, second = world.ask("a"), world.ask("a")
     error = LoadFailed("no")
-    world.scheduler.load_failed(world.effects.loading.pop(), error, world.now)
+    world.failed(error)
     world.ask("a")
 
     assert world.effects.errors == {first: error, second: error}
@@ -244,7 +262,7 @@ def test_three_crashes_in_a_minute_open_the_breaker():
     for _ in range(3):
         world.ask("a")
         crash = RunnerCrashed("illegal instruction")
-        world.scheduler.load_failed(world.effects.loading.pop(), crash, world.now)
+        world.failed(crash)
         world.now += 10
     refused = world.ask("a")
     world.now += 60
@@ -257,7 +275,7 @@ def test_three_crashes_in_a_minute_open_the_breaker():
 
 def test_a_full_queue_is_busy():
     """Waiting for a load and waiting for a slot of a busy pair count alike."""
-    world = World(max_queue=2, slots=1)
+    world = World(max_queue=2)
     world.ask("a")
     world.ready()
     world.ask("a"), world.ask("b")
@@ -273,7 +291,7 @@ def test_who_gives_up_while_waiting_is_forgotten():
     world.ready()
 
     assert world.log == ["load a"]
-    assert world.scheduler.next_tick() == 300
+    assert world.scheduler.next_tick(world.now) == 300
 
 
 def test_a_pair_stopped_while_loading_tells_who_waited():

@@ -10,12 +10,11 @@ from gemmad import wire
 from gemmad.api.errors import Busy, RunnerCrashed
 from gemmad.core import ModelName
 from gemmad.dialects.ollama.replies import Clock
-from gemmad.residency.depths import DepthStates
-from gemmad.residency.loop import Limits, Residency
 from gemmad.server import bodies
 from gemmad.server.app import ROUTES, create_app
 from gemmad.server.services import Services
 from gemmad.store.store import Store
+from tests.fakes.played_residency import played_residency
 from tests.fakes.residency_fakes import InProcessRunner
 from tests.fakes.store_scenes import put
 
@@ -32,13 +31,13 @@ class Stage:
         self.error: Exception | None = None
         self.store = Store(tmp_path / "store")
         put(self.store, "nano", b"{}")
-        depths = DepthStates(tmp_path / "depths.json")
-        self.residency = Residency(self.start, self.prepare, depths, Limits())
+        self.residency = played_residency(tmp_path, self.start, self.prepare)
         clock = Clock(lambda: 0, lambda: 1, lambda: "call_1")
         self.services = Services(self.store, None, None, self.residency, clock, "1", 4096, "off")
 
-    def prepare(self, wanted):
-        return wire.Load(files=self.store.pair_files(wanted.manifest), num_ctx=wanted.num_ctx)
+    def prepare(self, wanted, fit):
+        files = self.store.pair_files(wanted.manifest)
+        return wire.Load(files=files, num_ctx=fit.setting.num_ctx)
 
     async def start(self, load, *, name, on_progress):
         self.loads.append(load)

@@ -166,7 +166,7 @@ def running(resident: Resident, expires_in_s: float, now_ns: int) -> Record:
         "expires_at": timestamp(until_ns),
         "context_length": loaded.num_ctx if loaded else resident.wanted.num_ctx,
         "state": resident.state.value,
-        "progress": msgspec.to_builtins(resident.progress) if loaded is None else None,
+        "progress": msgspec.to_builtins(resident.heard.progress) if loaded is None else None,
         "device": loaded.device if loaded else None,
         "dtype": loaded.dtype if loaded else None,
         "pid": resident.runner.pid if resident.runner else None,

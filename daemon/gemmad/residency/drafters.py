@@ -1,0 +1,54 @@
+"""Which drafters did harm, so that their targets go on alone; time is an argument.
+
+A runner that dies while its drafter is loaded, or CRASHES times within WINDOW_S with it, gives its
+drafter away. A SIGKILL is somebody's, not the drafter's.
+"""
+
+import signal
+from collections import deque
+
+from gemmad.api.errors import RunnerCrashed
+from gemmad.core import Digest
+from gemmad.residency.resident import Drafter, Resident
+
+CRASHES = 2
+WINDOW_S = 60.0
+_IN_USE = (Drafter.ATTACHED, Drafter.ATTACHING)
+
+
+class SetAside:
+    """Reasons by pair, until its files change or it is unloaded by its user."""
+
+    def __init__(self) -> None:
+        self._crashes: dict[Digest, deque[float]] = {}
+        self._reasons: dict[Digest, str] = {}
+
+    def why(self, pair: Digest) -> str | None:
+        """Why the pair's drafter is not to be used; None: it may be."""
+        return self._reasons.get(pair)
+
+    def crashed(self, resident: Resident, error: RunnerCrashed, now: float) -> bool:
+        """The runner died; True: its drafter is set aside for it from here on."""
+        pair = resident.wanted.manifest.id
+        if pair in self._reasons or resident.drafter not in _IN_USE:
+            return False
+        if error.exit_code == -signal.SIGKILL:
+            return False
+        progress = resident.heard.progress
+        loading = resident.runner is None and progress is not None and progress.phase == "drafter"
+        times = self._crashes.setdefault(pair, deque(maxlen=CRASHES))
+        times.append(now)
+        again = len(times) == CRASHES and now - times[0] <= WINDOW_S
+        if not (loading or again or resident.drafter is Drafter.ATTACHING):
+            return False
+        self.put(pair, f"its runner died with it: {error.message}")
+        return True
+
+    def put(self, pair: Digest, reason: str) -> None:
+        """The pair's drafter is set aside."""
+        self._reasons[pair] = reason
+
+    def forget(self, pair: Digest) -> None:
+        """The drafter may try again."""
+        self._reasons.pop(pair, None)
+        self._crashes.pop(pair, None)
