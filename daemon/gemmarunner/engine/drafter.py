@@ -28,6 +28,11 @@ class DrafterSwitch:
         """Whether `turn` would do something; thread-safe."""
         return bool(self._attaching or self._detaching)
 
+    @property
+    def attaching(self) -> bool:
+        """Whether a drafter is being put in."""
+        return self._attaching is not None
+
     def detach(self, done: Callable[[int], None]) -> None:
         """A `turn` frees the drafter and gives `done` the bytes."""
         self._detaching.append(done)

@@ -117,6 +117,11 @@ class Engine:
         """Whether there is a drafter and rounds may draft."""
         return self._backend.depth_limit(1) > 0
 
+    @property
+    def attaching(self) -> bool:
+        """Whether a drafter is being put in."""
+        return self._switch.attaching
+
     def detach(self, done: Callable[[int], None]) -> None:
         """The drafter is freed between two rounds; a `step` then gives `done` the bytes.
 
