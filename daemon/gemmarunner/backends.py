@@ -16,7 +16,7 @@ import torch
 from gemmad.api.errors import BadRequest, GemmaError, LoadFailed
 from gemmad.wire import Load
 from gemmarunner.engine.eager import EagerBackend
-from gemmarunner.engine.owned import own_bytes
+from gemmarunner.engine.owned import allocated_bytes
 from gemmarunner.engine.ports import Backend
 from gemmarunner.models.config import TargetConfig
 from gemmarunner.models.drafter import Drafter
@@ -207,7 +207,7 @@ class _DrafterLoader:
         self._is_wanted = load.drafter
         self._make = make
         self._device = device
-        self.nbytes = 0  # what the last one took
+        self.nbytes = 0  # what the first one took
 
     @property
     def can_load(self) -> bool:
@@ -238,9 +238,10 @@ class _DrafterLoader:
 
     def _measured(self, report: Report) -> Any:
         assert self._files is not None
-        before = own_bytes(self._device)
+        before = allocated_bytes(self._device)
         drafter = self._make(self._files, report)
-        self.nbytes = max(0, own_bytes(self._device) - before)
+        if not self.nbytes:  # later ones are as large, and load beside answers, which allocate too
+            self.nbytes = max(0, allocated_bytes(self._device) - before)
         return drafter
 
 

@@ -9,6 +9,7 @@ without. DIR has target/ and drafter/; the default is the built-in pair.
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import tempfile
@@ -107,7 +108,7 @@ async def _answer(runner: Runner) -> float:
     seen: list[float] = []
     async for _ in runner.generate(request):
         seen.append(time.perf_counter())
-    return max(b - a for a, b in zip(seen, seen[1:], strict=False))
+    return max(b - a for a, b in itertools.pairwise(seen))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,19 @@
 
 import torch
 
-from gemmarunner.footprint import own_host_bytes
+from gemmarunner.footprint import allocated_host_bytes, own_host_bytes
+
+
+def allocated_bytes(device: torch.device) -> int:
+    """Bytes in use by tensors and packed weights: of something small, more exact than `own_bytes`.
+
+    0: nobody counts.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    return allocated_host_bytes() or 0
 
 
 def own_bytes(device: torch.device) -> int:
