@@ -37,12 +37,15 @@ from gemmad.residency.placing import WaysOf
 from gemmad.residency.ports import NoSpare, Runner
 from gemmad.residency.resident import Wanted
 from gemmad.residency.rules import Rules
+from gemmad.residency.seen import ResidencyEvent
 from gemmad.residency.weighing import Weigher
 from gemmad.runners.process import Command, runner_command
 from gemmad.runners.spare import ALWAYS, SpareLimits, SpareRunner
 from gemmad.runners.supervisor import Runner as ChildRunner
 from gemmad.runners.supervisor import RunnerSpec
+from gemmad.server.counting import Counts
 from gemmad.server.listeners import CannotListen, InstanceLock, unix_socket
+from gemmad.server.listening import Listeners
 from gemmad.server.serve import serve
 from gemmad.server.services import Services
 from gemmad.sources.builtin import NAME, BuiltinSource
@@ -117,11 +120,18 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         ),
         spare=spare or NoSpare(),
     )
+    events, counts = Listeners(), Counts()
+
+    def on_event(told: ResidencyEvent) -> None:
+        counts.on_event(told)
+        events.publish(told)
+
     residency = Residency(
         tools,
         _rules(config),
         _ways(config, tools.weigher),
         Senses(probe, since_boot=since_boot),
+        on_event=on_event,
         request_s=config.request_timeout,
     )
     return Services(
@@ -140,6 +150,8 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         ollama=lambda path: OllamaStore(path or ollama_root()),
         machine=probe.read,
         exporter=_EXPORTER,
+        events=events,
+        counts=counts,
     )
 
 

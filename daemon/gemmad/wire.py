@@ -248,6 +248,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", tag_field="typ
     eval_tokens: int
     eval_ns: int
     draft: DraftStats
+    positions: tuple[tuple[int, int], ...] = ()  # of draft i: rounds that reached it, accepted it
     context: tuple[int, ...] = ()  # prompt and answer ids
     depth_state: dict[str, object] | None = None
 

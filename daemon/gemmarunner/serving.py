@@ -182,6 +182,7 @@ class Serving:
                 eval_tokens=event.eval_tokens,
                 eval_ns=event.eval_ns,
                 draft=wire_stats(event.draft),
+                positions=event.draft.positions,
                 context=tuple(session.context),
                 depth_state=self._engine.depth_state(),
             )

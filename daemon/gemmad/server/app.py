@@ -7,7 +7,17 @@ from aiohttp.typedefs import Handler
 
 from gemmad.api.errors import Busy, GemmaError
 from gemmad.dialects.ollama.replies import error_record
-from gemmad.server import blobs, exporting, generation, housekeeping, models, offers, pulling
+from gemmad.server import (
+    blobs,
+    events,
+    exporting,
+    generation,
+    housekeeping,
+    metrics,
+    models,
+    offers,
+    pulling,
+)
 from gemmad.server.bodies import CHAT_BYTES
 from gemmad.server.guard import Incoming, Refusal, judge
 from gemmad.server.services import SERVICES, Services
@@ -33,6 +43,8 @@ ROUTES = (
     web.get("/api/version", version),
     web.get("/api/tags", models.tags),
     web.get("/api/ps", models.ps, allow_head=False),
+    web.get("/api/events", events.events, allow_head=False),
+    web.get("/metrics", metrics.metrics, allow_head=False),
     web.post("/api/show", models.show),
     web.post("/api/pull", pulling.pull),
     web.get("/api/pulls", pulling.jobs, allow_head=False),
@@ -59,10 +71,30 @@ ROUTES = (
 
 def create_app(services: Services) -> web.Application:
     """The application; every route, known or not, lies behind the guard."""
-    app = web.Application(middlewares=[_guard, _errors], client_max_size=CHAT_BYTES)
+    app = web.Application(middlewares=[_count, _guard, _errors], client_max_size=CHAT_BYTES)
     app[SERVICES] = services
     app.add_routes(ROUTES)
+    app.on_shutdown.append(_end_streams)
     return app
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[SERVICES].events.close()
+
+
+@web.middleware
+async def _count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Counts the answer; a path that is no route is a stranger's text, and no label."""
+    status = 499  # as others call it: the client left before there was an answer
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else "none"
+        method = request.method if route != "none" else "any"
+        request.app[SERVICES].counts.requests[method, route, status] += 1
 
 
 @web.middleware

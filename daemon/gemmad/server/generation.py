@@ -19,6 +19,7 @@ from gemmad.residency.loop import Lease
 from gemmad.residency.resident import Wanted
 from gemmad.residency.seen import Priority
 from gemmad.server.bodies import CHAT_BYTES, read_json
+from gemmad.server.counting import AnswerWatch
 from gemmad.server.services import SERVICES, Services
 from gemmad.server.streams import json_response, ndjson
 
@@ -101,11 +102,14 @@ class Generation:
         raise AssertionError("an answer ends with its Done")
 
     async def _events(self) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+        watch = AnswerWatch(self.services.counts, self.services.clock.monotonic_ns)
         async with self._lease() as lease:
+            watch.granted()
             self.reply.load_ns = lease.load_ns
             answer = lease.generate(self._frame(lease))
             async with contextlib.aclosing(answer):
                 async for event in answer:
+                    watch.saw(event)
                     yield event
 
     def _lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:

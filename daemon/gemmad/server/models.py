@@ -7,12 +7,12 @@ from aiohttp import web
 
 from gemmad.api.errors import StoreBroken
 from gemmad.core import ModelName
-from gemmad.dialects.ollama import models
+from gemmad.dialects.ollama import models, running
 from gemmad.dialects.ollama.replies import Record
 from gemmad.dialects.ollama.requests import CopyBody, NameBody, model_name
 from gemmad.server.bodies import read_json
 from gemmad.server.housekeeping import loaded_pairs_pinned
-from gemmad.server.services import SERVICES
+from gemmad.server.services import SERVICES, Services
 from gemmad.server.streams import json_response
 from gemmad.store.store import Store
 
@@ -39,14 +39,16 @@ def _shown(store: Store, name: ModelName) -> Record:
 
 
 async def ps(request: web.Request) -> web.Response:
-    """GET /api/ps: longest remaining lifetime first."""
-    services = request.app[SERVICES]
-    now_ns, residency = services.clock.unix_ns(), services.residency
-    lifetimes = [(resident, residency.expires_in_s(resident)) for resident in residency.residents()]
-    lifetimes.sort(key=lambda pair: pair[1], reverse=True)
-    return json_response(
-        {"models": [models.running(resident, left_s, now_ns) for resident, left_s in lifetimes]}
-    )
+    """GET /api/ps: what is in memory, on what device, and who waits."""
+    return json_response(ps_record(request.app[SERVICES]))
+
+
+def ps_record(services: Services) -> Record:
+    """The record of /api/ps now."""
+    residency = services.residency
+    loaded = (resident.wanted.manifest for resident in residency.residents())
+    manifests = {manifest.id: manifest for manifest in loaded}
+    return running.ps(residency.snapshot(), manifests, services.clock.unix_ns())
 
 
 async def delete(request: web.Request) -> web.Response:

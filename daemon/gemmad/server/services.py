@@ -13,6 +13,8 @@ from gemmad.memory.readings import Machine
 from gemmad.pulls.pulls import Pulls
 from gemmad.recipes.recipes import Recipes
 from gemmad.residency.loop import Residency
+from gemmad.server.counting import Counts
+from gemmad.server.listening import Listeners
 from gemmad.sources.catalogue import Offer
 from gemmad.sources.half import Source
 from gemmad.store.store import Store
@@ -50,6 +52,8 @@ class Services:
     ollama: Callable[[Path | None], OtherStore] = _nothing_to_import  # at a path, or its own
     machine: Callable[[], Machine] = field(default_factory=lambda: MachineProbe().read)  # blocks
     exporter: Sequence[str] = ()  # the command that writes a pair for other programs
+    events: Listeners = field(default_factory=Listeners)  # of what residency does
+    counts: Counts = field(default_factory=Counts)
 
 
 SERVICES = web.AppKey("services", Services)

@@ -36,3 +36,4 @@ class DraftStats:
     accepted: int
     per_position: tuple[float, ...]  # share of rounds reaching position i that accepted there
     tokens_per_round: float
+    positions: tuple[tuple[int, int], ...] = ()  # of draft i: rounds that reached it, accepted it

@@ -34,12 +34,13 @@ class DraftLedger:
 
     def stats(self) -> DraftStats:
         """The figures as an answer carries them."""
-        pairs = zip(self._accepted, self._reached, strict=True)
+        pairs = list(zip(self._reached, self._accepted, strict=True))
         return DraftStats(
             depth=self._depth,
             rounds=self._rounds,
             drafted=self._drafted,
             accepted=sum(self._accepted),
-            per_position=tuple(round(accepted / reached, 4) for accepted, reached in pairs),
+            per_position=tuple(round(accepted / reached, 4) for reached, accepted in pairs),
             tokens_per_round=round(self._added / self._rounds, 4) if self._rounds else 0.0,
+            positions=tuple(pairs),
         )

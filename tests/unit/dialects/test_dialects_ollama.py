@@ -11,10 +11,9 @@ from gemmad.core import ModelName
 from gemmad.dialects.ollama import models
 from gemmad.dialects.ollama.replies import Clock, Reply, error_record, timestamp
 from gemmad.dialects.ollama.requests import ChatBody, GenerateBody, chat_request, generate_request
-from gemmad.residency.resident import Resident, State
 from gemmad.store.manifests import Broken
 from gemmad.wire import Delta, Done, Message, ToolCall
-from tests.fakes.residency_fakes import STATS, loaded, wanted
+from tests.fakes.residency_fakes import STATS
 from tests.fakes.store_scenes import manifest
 
 
@@ -205,31 +204,6 @@ def test_tags_are_newest_first_with_broken_names_last():
     assert listed[1]["drafter"]["size"] == 2
     assert listed[2]["broken"] == "why"
     assert len(listed[0]["digest"]) == 64
-
-
-def test_a_running_pair_is_shown_with_both_halves():
-    """Bytes of target, drafter and context; where, until when, in which state."""
-    resident = Resident(wanted("a"), 300, 0, state=State.READY)
-
-    class Stub:
-        pid = 7
-        loaded = loaded(2048)
-
-    resident.runner = Stub()
-    record = models.running(resident, 60, 0)
-
-    assert (record["size"], record["size_vram"], record["context_length"]) == (1110, 0, 2048)
-    assert record["expires_at"] == "1970-01-01T00:01:00.000000000Z"
-    assert record["drafter"] == {"loaded": True, "size": 100, "note": None}
-    assert (record["state"], record["pid"], record["device"]) == ("ready", 7, "cpu")
-
-
-def test_a_pair_kept_for_ever_expires_in_centuries():
-    """An infinite lifetime is still a date that clients can read."""
-    record = models.running(Resident(wanted("a"), math.inf, 0), math.inf, 0)
-
-    assert record["expires_at"].startswith("22")
-    assert record["state"] == "loading"
 
 
 def test_show_text_follows_ollamas_form():

@@ -10,13 +10,11 @@ from gemmad.api.parameters import as_text
 from gemmad.core import HUB_HOST, Manifest, ModelName, Origin, digest_hex
 from gemmad.dialects.ollama.replies import timestamp
 from gemmad.pulls.job import PullStatus
-from gemmad.residency.resident import Resident
 from gemmad.sources.reference import Reference
 from gemmad.store.manifests import Broken
 
 Record = dict[str, Any]
 
-_FOREVER_S = 292 * 365.25 * 86400  # what Ollama's clients know as "for ever"
 _PARAMETER_COLUMN = 30
 
 
@@ -148,35 +146,6 @@ def _parameter_lines(manifest: Manifest) -> list[tuple[str, object]]:
     for key, value in sorted(manifest.parameters.items()):
         lines += [(key, each) for each in (value if isinstance(value, list) else [value])]
     return lines
-
-
-def running(resident: Resident, expires_in_s: float, now_ns: int) -> Record:
-    """One entry of GET /api/ps."""
-    manifest = resident.wanted.manifest
-    loaded = resident.runner.loaded if resident.runner else None
-    size = loaded.target_bytes + loaded.drafter_bytes + loaded.kv_bytes if loaded else manifest.size
-    until_ns = now_ns + int(min(expires_in_s, _FOREVER_S) * 10**9)
-    return {
-        "name": manifest.name,
-        "model": manifest.name,
-        "size": size,
-        "size_vram": 0 if loaded is None or loaded.device == "cpu" else size,
-        "digest": digest_hex(manifest.id),
-        "details": details(manifest),
-        "expires_at": timestamp(until_ns),
-        "context_length": loaded.num_ctx if loaded else resident.wanted.num_ctx,
-        "state": resident.state.value,
-        "progress": msgspec.to_builtins(resident.heard.progress) if loaded is None else None,
-        "device": loaded.device if loaded else None,
-        "dtype": loaded.dtype if loaded else None,
-        "pid": resident.runner.pid if resident.runner else None,
-        "active": len(resident.users),
-        "drafter": {
-            "loaded": bool(loaded and loaded.drafter),
-            "size": loaded.drafter_bytes if loaded else 0,
-            "note": loaded.drafter_note if loaded else None,
-        },
-    }
 
 
 def pull_status(status: PullStatus) -> Record:
