@@ -9,7 +9,7 @@ COMMANDS = {
     "pulls": "List the pulls that run, or cancel one.",
     "search": "Find models that can be pulled.",
     "list": "List the models in the store.",
-    "ps": "List the models that are loaded.",
+    "ps": "List the models that are loaded, and what takes memory.",
     "show": "Show what a model is.",
     "stop": "Unload a model.",
     "create": "Make a model of a Modelfile.",
@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "Read every byte of the store again, and repair what is bad.",
     "gc": "Remove files that no model needs.",
     "bench": "Measure a model with and without its drafter.",
+    "doctor": "Show what this computer has for models, and what fits.",
     "serve": "Run the daemon in the foreground.",
     "help": "Show help for a command.",
 }

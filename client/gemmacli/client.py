@@ -30,8 +30,12 @@ class DaemonClient:
         return self._models("/api/tags")
 
     def running(self) -> Json:
-        """What is loaded: `{"models": [...]}`."""
+        """What is loaded, each memory, and who waits: `{"models": [...], ...}`."""
         return self._models("/api/ps")
+
+    def examine(self, script: Json | None = None) -> Json:
+        """What the daemon sees of this computer, or would see of the one in a script."""
+        return self._ask("POST", "/api/doctor", {"script": script} if script else {})
 
     def show(self, model: str, *, verbose: bool = False) -> Json:
         """Everything known of one model."""

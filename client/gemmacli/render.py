@@ -1,18 +1,21 @@
 """Prints what commands return, as text for people or as JSON; the only place that does."""
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gemmacli import listings, tables
+from gemmacli import examination, listings, seen, tables
 from gemmacli.app import App
 from gemmacli.json_object import Json
 from gemmacli.results import (
     Answered,
     Card,
+    Examined,
     Measured,
     Notice,
     Offered,
@@ -25,6 +28,8 @@ from gemmacli.results import (
 
 if TYPE_CHECKING:
     from gemmacli.records import Answer
+
+_WIDE = 200
 
 
 def show(result: object, app: App) -> None:
@@ -54,12 +59,26 @@ def _stored(result: Stored) -> None:
 
 
 def _running(result: Running) -> None:
-    models = result.reply["models"] if result.reply else []
-    _table(tables.RUNNING_HEAD, [tables.running_row(model, datetime.now(UTC)) for model in models])
-    for note in tables.drafter_notes(models):
+    reply = result.reply or {"models": []}
+    rows = [seen.running_row(model, datetime.now(UTC)) for model in reply["models"]]
+    columns = _columns()
+    click.echo("\n".join(tables.aligned(seen.fitted([seen.RUNNING_HEAD, *rows], columns))))
+    for lines in (seen.budgets(reply, columns), seen.queue(reply)):
+        if lines:
+            click.echo("\n".join(["", *lines]))
+    for note in seen.notes(reply):
         click.echo(note, err=True)
     if result.reply is None:
         click.echo("No daemon is running, so no model is loaded.", err=True)
+
+
+def _columns() -> int:
+    """The terminal's width; what goes to a program or a file is as wide as it needs."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+
+
+def _examined(result: Examined) -> None:
+    click.echo("\n".join(examination.examination(result.reply)))
 
 
 def _offered(result: Offered) -> None:
@@ -146,6 +165,7 @@ _AS_TEXT: dict[type, Callable[[Any], None]] = {
     Versions: _versions,
     Stored: _stored,
     Running: _running,
+    Examined: _examined,
     Card: _card,
     Answered: _answered,
     Measured: _measured,
@@ -157,6 +177,7 @@ _AS_TEXT: dict[type, Callable[[Any], None]] = {
 _AS_JSON: dict[type, Callable[[Any], None]] = {
     Stored: lambda result: _json(result.reply),
     Running: lambda result: _json(result.reply or {"models": []}),
+    Examined: lambda result: _json(result.reply),
     Card: _card_json,
     Answered: _answered_json,
     Measured: _measured_json,

@@ -31,6 +31,12 @@ class Running(NamedTuple):
     reply: Json | None
 
 
+class Examined(NamedTuple):
+    """What the daemon says of this computer."""
+
+    reply: Json
+
+
 class Card(NamedTuple):
     """What the daemon says of one model; `part` narrows it to one field, verbatim."""
 

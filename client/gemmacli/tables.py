@@ -7,7 +7,6 @@ from gemmacli.json_object import Json
 from gemmacli.wording import age, moment, size
 
 STORED_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "MODIFIED")
-RUNNING_HEAD = ("NAME", "ID", "SIZE", "DRAFTER", "DEVICE", "CONTEXT", "UNTIL")
 ID_CHARACTERS = 12
 BRIEF_LINES = 3
 
@@ -49,51 +48,12 @@ def broken_notes(models: Iterable[Json]) -> list[str]:
     ]
 
 
-def running_row(model: Json, now: datetime) -> tuple[str, ...]:
-    """A loaded model, as RUNNING_HEAD names the cells."""
-    return (
-        str(model["name"]),
-        _id(model),
-        size(int(model.get("size") or 0)),
-        _loaded_drafter(model),
-        str(model.get("device") or "-"),
-        str(model.get("context_length") or "-"),
-        _until(model, now),
-    )
-
-
-def drafter_notes(models: Iterable[Json]) -> list[str]:
-    """Why drafters are not loaded, a line each."""
-    notes = []
-    for model in models:
-        drafter = model.get("drafter") or {}
-        if not drafter.get("loaded") and drafter.get("note"):
-            notes.append(f"{model['name']}: {drafter['note']}")
-    return notes
-
-
 def _id(model: Json) -> str:
     return str(model.get("digest") or "-").removeprefix("sha256:")[:ID_CHARACTERS]
 
 
 def _age(text: object, now: datetime) -> str:
     return age(moment(text), now) if isinstance(text, str) and text else "-"
-
-
-def _loaded_drafter(model: Json) -> str:
-    drafter = model.get("drafter")
-    if not drafter:
-        return "-"
-    return size(int(drafter.get("size") or 0)) if drafter.get("loaded") else "not loaded"
-
-
-def _until(model: Json, now: datetime) -> str:
-    expires = model.get("expires_at")
-    if model.get("state") in ("stopping", "draining"):
-        return "Stopping..."
-    if not isinstance(expires, str) or not expires:
-        return "-"
-    return "Stopping..." if moment(expires) <= now else age(moment(expires), now)
 
 
 def card(reply: Json, *, verbose: bool) -> list[str]:

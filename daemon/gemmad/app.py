@@ -152,6 +152,12 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         exporter=_EXPORTER,
         events=events,
         counts=counts,
+        places={
+            "store": str(config.locations.store),
+            "logs": str(config.locations.logs),
+            "socket": str(config.locations.socket),
+            "address": f"http://{config.host.host}:{config.host.port}",
+        },
     )
 
 

@@ -32,6 +32,28 @@ DRAFTER = {
     "parameter_size": "1.9M",
     "source": {"source": "hf.co/me/nano-assistant", "revision": "5" * 40},
 }
+GIB = 1 << 30
+EXAMINED = {
+    "version": VERSION,
+    "devices": [
+        {"id": "cuda:0", "name": "RTX 4090", "usable": True, "note": ""},
+        {"id": "rocm-unused:0", "name": "RX 7900", "usable": False, "note": "no ROCm build"},
+        {"id": "cpu", "name": "x86_64", "usable": True, "note": ""},
+    ],
+    "budgets": [
+        {"id": "cuda:0", "total": 24 * GIB, "free": 6 * GIB, "devices": ["cuda:0"]},
+        {"id": "cpu", "total": 64 * GIB, "free": 48 * GIB, "devices": ["cpu"]},
+    ],
+    "host": {"total": 64 * GIB, "available": 48 * GIB, "pressure": 2.0},
+    "software": {"torch": "2.13.0+cpu", "triton": False, "kernels": "torch"},
+    "store": {"models": 1, "broken": ["old:latest"], "free": 9 * GIB},
+    "places": {"store": "/s"},
+    "catalogue": [
+        {"name": "gemma4:e4b", "needed_bytes": 19 * GIB, "fits": "gpu", "why": ""},
+        {"name": "gemma4:31b", "needed_bytes": 70 * GIB, "fits": "no", "why": "it needs 70 GiB"},
+    ],
+    "notes": ["the driver is old"],
+}
 MILLISECOND = 1_000_000
 TOKEN_NS = {"off": 10 * MILLISECOND, "auto": 5 * MILLISECOND}
 
@@ -68,6 +90,7 @@ class State:
         self.cannot_read = False  # files of this machine: the daemon runs as somebody else
         self.hub_is_down = False
         self.notes: list[str] = []
+        self.seen: dict = {}  # what ps says beside the models
 
     def stored(self, name: str) -> dict:
         return stored(name)
@@ -215,7 +238,10 @@ class Handler(StoreRoutes, BaseHTTPRequestHandler):
         return {"models": list(state.models.values())}
 
     def route_api_ps(self, state: State, body: dict) -> dict:
-        return {"models": list(state.loaded.values())}
+        return {"models": list(state.loaded.values()), **state.seen}
+
+    def route_api_doctor(self, state: State, body: dict) -> dict:
+        return {**EXAMINED, "simulated": "script" in body}
 
     def route_api_show(self, state: State, body: dict) -> dict:
         model = self._model(state, body["model"])
@@ -271,7 +297,14 @@ class Handler(StoreRoutes, BaseHTTPRequestHandler):
             "expires_at": "2126-11-23T18:00:00Z",
             "context_length": 4096,
             "device": "cpu",
-            "drafter": {"loaded": True, "size": DRAFTER["size"], "note": None},
+            "target": {"device": "cpu", "size": 27_400_000, "why": ""},
+            "drafter": {
+                "loaded": True,
+                "state": "attached",
+                "device": "cpu",
+                "size": DRAFTER["size"],
+                "note": None,
+            },
         }
         if not text_of(body):
             return {"model": body["model"], "done": True, "done_reason": "load"}

@@ -11,9 +11,10 @@ from gemmacli.results import Running
 @json_option
 @click.pass_obj
 def command(app: App) -> Running:
-    """List the models that are loaded.
+    """List the models that are loaded, and what takes memory.
 
-    Starts no daemon: without one, nothing is loaded.
+    Target and drafter stand apart; a narrow terminal leaves columns out, --json none. Starts no
+    daemon: without one, nothing is loaded.
     """
     from gemmacli.transport import NotRunning
 

@@ -9,6 +9,7 @@ from gemmad.api.errors import Busy, GemmaError
 from gemmad.dialects.ollama.replies import error_record
 from gemmad.server import (
     blobs,
+    doctor,
     events,
     exporting,
     generation,
@@ -44,6 +45,7 @@ ROUTES = (
     web.get("/api/tags", models.tags),
     web.get("/api/ps", models.ps, allow_head=False),
     web.get("/api/events", events.events, allow_head=False),
+    web.post("/api/doctor", doctor.examine),
     web.get("/metrics", metrics.metrics, allow_head=False),
     web.post("/api/show", models.show),
     web.post("/api/pull", pulling.pull),

@@ -38,20 +38,21 @@ async def search(request: web.Request) -> web.Response:
 
 def _available(services: Services, text: str) -> list[Record]:
     offers = [o for o in services.offers() if text in f"{o.name.short} {o.about}".lower()]
-    return _records(services, offers)
+    return offered(services, offers, services.machine())
 
 
 def _found(services: Services, query: str) -> list[Record]:
-    return _records(services, services.search(query[:_QUERY_CHARS]))
+    found = services.search(query[:_QUERY_CHARS])
+    return offered(services, found, services.machine())
 
 
-def _records(services: Services, offers: Sequence[Offer]) -> list[Record]:
+def offered(services: Services, offers: Sequence[Offer], machine: Machine) -> list[Record]:
+    """What could be pulled, and whether it would fit `machine`."""
     installed = {
         ModelName.parse(found.name).key: found
         for found in services.store.all()
         if isinstance(found, Manifest)
     }
-    machine = services.machine()
     needed = {offer.name: _needed(services, offer, installed, machine) for offer in offers}
     return [
         {

@@ -1,6 +1,6 @@
 """What the handlers work with, built once by the composition root."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,7 @@ class Services:
     exporter: Sequence[str] = ()  # the command that writes a pair for other programs
     events: Listeners = field(default_factory=Listeners)  # of what residency does
     counts: Counts = field(default_factory=Counts)
+    places: Mapping[str, str] = field(default_factory=dict)  # where things lie, for a person
 
 
 SERVICES = web.AppKey("services", Services)

@@ -175,13 +175,56 @@ def test_list_shows_size_and_drafter(gemma: Gemma, daemon: FakeDaemon) -> None:
 
 
 def test_ps_shows_what_is_loaded(gemma: Gemma, daemon: FakeDaemon) -> None:
-    """With device, context and the time it stays."""
+    """Both halves apart, context and the time it stays."""
     gemma("run", "nano")
     head, row = gemma("ps").stdout.splitlines()
 
-    assert head.split() == ["NAME", "ID", "SIZE", "DRAFTER", "DEVICE", "CONTEXT", "UNTIL"]
-    assert row.split()[-3:] == ["cpu", "4096", "Forever"]
+    assert head.split()[:5] == ["NAME", "ID", "SIZE", "TARGET", "DRAFTER"]
+    assert "27 MB cpu    3.8 MB cpu" in row
+    assert row.split()[-2:] == ["4096", "Forever"]
     assert json.loads(gemma("ps", "--json").stdout)["models"][0]["context_length"] == 4096
+
+
+def test_ps_shows_memory_and_who_waits(gemma: Gemma, daemon: FakeDaemon) -> None:
+    """Below the table; reasons are on stderr."""
+    daemon.state.seen = {
+        "budgets": [{"id": "cpu", "total": 100, "free": 60, "ours": {"target": 30}, "notes": []}],
+        "queue": [{"model": "gemma4:e4b", "priority": "batch", "waiting_s": 2.5}],
+        "notes": ["swap is in use"],
+    }
+
+    shown = gemma("ps")
+
+    assert "cpu  [############::::" in shown.stdout
+    assert "Waiting: gemma4:e4b (batch, 2.50 s)" in shown.stdout
+    assert shown.stderr == "swap is in use\n"
+
+
+def test_doctor_shows_the_machine(gemma: Gemma, daemon: FakeDaemon) -> None:
+    """Devices, memory, software, what fits and why not."""
+    text = gemma("doctor").stdout
+
+    assert "rocm-unused:0    RX 7900     not used: no ROCm build" in text
+    assert "6.4 GB of 26 GB free" in text
+    assert "torch's own operators" in text
+    assert "broken: old:latest" in text
+    assert "gemma4:31b    takes 75 GB    no          it needs 70 GiB" in text
+
+
+def test_doctor_hands_a_script_to_the_daemon(
+    gemma: Gemma, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """The daemon plays it; what is no JSON is refused here."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text('{"readings": []}')
+    bad.write_text("{")
+
+    shown = gemma("doctor", "--simulate", str(good))
+    refused = gemma("doctor", "--simulate", str(bad))
+
+    assert "Devices (simulated)" in shown.stdout
+    assert daemon.sent("/api/doctor") == [{"script": {"readings": []}}]
+    assert (refused.exit_code, "is not JSON" in refused.stderr) == (1, True)
 
 
 @pytest.mark.usefixtures("socket_file")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from gemmacli.tables import aligned, broken_notes, card, drafter_notes, running_row, stored_row
+from gemmacli.tables import aligned, broken_notes, card, stored_row
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -29,28 +29,6 @@ def test_a_broken_name_says_why() -> None:
     assert broken_notes([model, {"name": "y:1"}]) == [
         "x:1 is broken: A file is missing. Pull it again."
     ]
-
-
-def test_a_parked_drafter_is_not_loaded_and_the_note_says_why() -> None:
-    """The reason has a line of its own, under the table."""
-    model = {
-        "name": "x:1",
-        "drafter": {"loaded": False, "size": 5, "note": "evicted: memory was short"},
-        "expires_at": "2026-11-23T12:04:00Z",
-    }
-
-    assert running_row(model, NOW)[3] == "not loaded"
-    assert running_row(model, NOW)[-1] == "4 minutes from now"
-    assert drafter_notes([model]) == ["x:1: evicted: memory was short"]
-
-
-def test_a_model_past_its_time_is_stopping() -> None:
-    """As Ollama says it."""
-    past = {"name": "x:1", "expires_at": "2026-11-23T11:00:00Z"}
-    draining = {"name": "x:1", "expires_at": "2026-11-23T13:00:00Z", "state": "draining"}
-
-    assert running_row(past, NOW)[-1] == "Stopping..."
-    assert running_row(draining, NOW)[-1] == "Stopping..."
 
 
 def test_a_card_without_a_drafter_says_so() -> None:
