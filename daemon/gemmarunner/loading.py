@@ -94,7 +94,7 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
 
 
 def _placement(load: Load, device: str, held: Holding) -> tuple[Placed, ...]:
-    why = load.why or ("the best device here" if load.device == "auto" else "as asked")
+    why = load.why or ("the best device here" if load.device == "auto" else "")
     parts = (
         ("target", held.target_bytes),
         ("drafter", held.drafter_bytes),

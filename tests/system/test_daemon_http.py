@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import stat
@@ -166,6 +167,27 @@ async def test_a_crashed_runner_tells_its_client_and_is_replaced(make):
             pids.add(told[-1]["error"])
         async with session.get("/api/ps") as answer:
             assert (await answer.json())["models"] == []
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+async def test_a_client_hears_of_a_killed_runner_within_a_second(make, path):
+    """The last line is whole JSON with the error, and the stream ends properly."""
+    daemon = make(endless=True, delay_s=0.01)
+    daemon.start()
+    async with over_tcp(daemon) as session:
+        await pull(session)
+        said = {"messages": HELLO} if path == "/api/chat" else {"prompt": "hello there"}
+        body = {"model": "nano", **said}
+        async with session.post(path, json=body) as answer:
+            await answer.content.readline()
+            async with session.get("/api/ps") as seen:
+                [model] = (await seen.json())["models"]
+            os.kill(model["pid"], signal.SIGKILL)
+            async with asyncio.timeout(1.0):
+                rest = await records(answer)
+
+    assert rest[-1]["code"] == "runner_crashed"
+    assert all("error" not in record for record in rest[:-1])
 
 
 async def test_a_failed_load_has_its_own_status(make):

@@ -102,6 +102,67 @@ async def test_conversation_goes_through_the_template(files: PairFiles, tmp_path
     assert done.depth_state is not None
 
 
+async def switched(runner: Runner, text: str) -> tuple[str, Done]:
+    """An answer in whose middle the drafter leaves and comes back."""
+    request = Generate(
+        id=runner.new_id(), prompt=text, sampling=Sampling(seed=3, num_predict=200), draft=2
+    )
+    pieces: list[str] = []
+    async for frame in runner.generate(request):
+        if isinstance(frame, Done):
+            return "".join(pieces), frame
+        pieces.append(frame.text)
+        if len(pieces) == 20:
+            assert await runner.detach() > 0
+        if len(pieces) == 60:
+            assert await runner.attach() > 0
+    raise AssertionError("an answer ends with its Done")
+
+
+@pytest.mark.slow
+async def test_words_stay_while_the_drafter_leaves_and_comes_back(
+    files: PairFiles, tmp_path: Path
+) -> None:
+    """A sampled answer of a real runner is, word for word, what it says with its drafter."""
+    runner = await started(files, tmp_path, [])
+    undisturbed = Generate(
+        id=runner.new_id(), prompt="Once", sampling=Sampling(seed=3, num_predict=200), draft=2
+    )
+    try:
+        frames = [frame async for frame in runner.generate(undisturbed)]
+        text, done = await switched(runner, "Once")
+        measured = await runner.measure()
+    finally:
+        await runner.stop()
+
+    assert text == "".join(f.text for f in frames if isinstance(f, Delta))
+    assert isinstance(frames[-1], Done)
+    assert 0 < done.draft.drafted < frames[-1].draft.drafted
+    assert measured.drafter_bytes == runner.loaded.drafter_bytes
+    assert measured.host_bytes > measured.kv_bytes
+
+
+@pytest.mark.slow
+async def test_pair_loaded_without_its_drafter_gets_it_later(
+    files: PairFiles, tmp_path: Path
+) -> None:
+    """The load says why there is none, and an attach makes it draft."""
+    load = Load(files=files, num_ctx=256, device="cpu", drafter=False, why="memory is short")
+    spec = RunnerSpec(load=load, log_path=tmp_path / "log", name="tiny")
+    runner = await Runner.start(spec, on_progress=lambda _: None)
+    try:
+        _, before = await answer(runner, draft=3)
+        took = await runner.attach()
+        _, after = await answer(runner, draft=3)
+    finally:
+        await runner.stop()
+
+    assert (runner.loaded.drafter, runner.loaded.drafter_bytes) == (False, 0)
+    assert {placed.what for placed in runner.loaded.placement} == {"target", "kv"}
+    assert {placed.why for placed in runner.loaded.placement} == {"memory is short"}
+    assert (before.draft.drafted, after.draft.drafted > 0, took > 0) == (0, True, True)
+
+
 async def test_wrong_drafter_costs_only_speed(files: PairFiles, tmp_path: Path) -> None:
     """A drafter of another model is left out, with the reason, and the target serves."""
     wrong = PairFiles(target=files.target, drafter=files.target)
