@@ -99,7 +99,7 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
     )
     taken = torch.cuda.memory_allocated(place.device) - used
 
-    def make(found: Files, report: Report) -> CudaDrafter:
+    def make(found: Files, report: Report, notes: list[str]) -> CudaDrafter:
         return load_cuda_drafter(
             found,
             target,
@@ -109,7 +109,7 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
         )
 
     loader = _DrafterLoader(load, make, torch.device(place.device))
-    drafter, note = loader.first(report)
+    drafter, note = loader.first(report, notes)
     backend = CudaBackend(
         target,
         drafter,
@@ -144,7 +144,7 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         notes=notes,
     )
 
-    def make(found: Files, report: Report) -> Drafter:
+    def make(found: Files, report: Report, notes: list[str]) -> Drafter:
         drafter = load_drafter(
             found,
             *place,
@@ -156,7 +156,7 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         return drafter
 
     loader = _DrafterLoader(load, make, torch.device(place.device))
-    drafter, note = loader.first(report)
+    drafter, note = loader.first(report, notes)
 
     def backend_of(drafter: Drafter | None) -> EagerBackend:
         made = EagerBackend(
@@ -200,7 +200,7 @@ class _DrafterLoader:
     """Loads the pair's drafter, with the pair or later; a wrong one costs speed, not the target."""
 
     def __init__(
-        self, load: Load, make: Callable[[Files, Report], Any], device: torch.device
+        self, load: Load, make: Callable[[Files, Report, list[str]], Any], device: torch.device
     ) -> None:
         given = load.files.drafter
         self._files = None if given is None else {n: Path(path) for n, path in given.items()}
@@ -214,14 +214,14 @@ class _DrafterLoader:
         """Whether there are files of one."""
         return self._files is not None
 
-    def first(self, report: Report) -> tuple[Any, str | None]:
+    def first(self, report: Report, notes: list[str]) -> tuple[Any, str | None]:
         """The drafter, or None and why although one was given."""
         if self._files is None:
             return None, None
         if not self._is_wanted:
             return None, _NOT_LOADED
         try:
-            return self._measured(report), None
+            return self._measured(report, notes), None
         except (GemmaError, RuntimeError, OSError, MemoryError) as error:
             return None, _told(error)
 
@@ -234,12 +234,12 @@ class _DrafterLoader:
         """
         if self._files is None:
             raise BadRequest("The pair has no drafter.", fix="Give it one: gemma draft.")
-        return LoadedDrafter(self._measured(_unreported), self.nbytes)
+        return LoadedDrafter(self._measured(_unreported, []), self.nbytes)
 
-    def _measured(self, report: Report) -> Any:
+    def _measured(self, report: Report, notes: list[str]) -> Any:
         assert self._files is not None
         before = allocated_bytes(self._device)
-        drafter = self._make(self._files, report)
+        drafter = self._make(self._files, report, notes)
         if not self.nbytes:  # later ones are as large, and load beside answers, which allocate too
             self.nbytes = max(0, allocated_bytes(self._device) - before)
         return drafter
