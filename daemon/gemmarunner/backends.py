@@ -2,7 +2,8 @@
 
 Fused kernels (`cuda/`) run on NVIDIA GPUs where Triton is installed, in bf16 and f16. Everything
 else runs through torch's own operators (`models/`, `engine/eager.py`), and so does a pair whose
-fused kernels cannot be built on this machine; the log says why.
+layers are split over devices, or whose fused kernels cannot be built on this machine; the log says
+why.
 """
 
 import importlib.util
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]  # phase, done, total
 Files = Mapping[str, Path]
 _NOT_LOADED = "it was loaded without"
+_SPLIT = "layers on several devices run by torch's own operators, not by fused kernels"
 _FUSED_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -69,7 +71,7 @@ def build(load: Load, files: Files, place: Place, report: Report) -> Built:
         LoadFailed: the target's files are damaged, or it cannot run.
         torch.OutOfMemoryError, MemoryError: no room.
     """
-    if not (place.dtype in _FUSED_DTYPES and can_fuse(place.device)):
+    if load.split or not (place.dtype in _FUSED_DTYPES and can_fuse(place.device)):
         return _plain(load, files, place, report)
     try:
         return _fused(load, files, place, report)
@@ -142,7 +144,10 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         load.quantize,
         adapter=_adapter(load),
         notes=notes,
+        split=load.split,
     )
+    if load.split:
+        notes.append(_SPLIT)
 
     def make(found: Files, report: Report, notes: list[str]) -> Drafter:
         drafter = load_drafter(

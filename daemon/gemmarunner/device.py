@@ -23,7 +23,7 @@ _V1 = ("quota", "period")
 
 
 def resolve_device(wanted: str) -> str:
-    """`wanted`, or for "auto" the best there is.
+    """`wanted`, which may name one of several as `cuda:1`, or for "auto" the best there is.
 
     Raises:
         LoadFailed: no such device here.
@@ -31,12 +31,20 @@ def resolve_device(wanted: str) -> str:
     present = [name for name, is_there in _DEVICES.items() if is_there()]
     if wanted == "auto":
         return present[0]
-    if wanted not in present:
+    kind, _, index = wanted.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in present or (index and not (index.isdecimal() and int(index) < count)):
         raise LoadFailed(
             f"There is no device {wanted!r} that torch can use.",
             fix=f"Use auto or one of: {', '.join(present)}.",
         )
     return wanted
+
+
+def make_current(device: str) -> None:
+    """Kernels that are launched without a device's name run there."""
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
 
 
 _DEVICES: dict[str, Callable[[], bool]] = {

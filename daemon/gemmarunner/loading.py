@@ -14,7 +14,7 @@ from gemmad.api.errors import GemmaError, WillNotFit
 from gemmad.wire import Generate, Load, Loaded, Message, Placed
 from gemmarunner.backends import Built, Place, Report, build, can_fuse
 from gemmarunner.chat import PromptWriter
-from gemmarunner.device import resolve_device, resolve_dtype, use_threads
+from gemmarunner.device import make_current, resolve_device, resolve_dtype, use_threads
 from gemmarunner.engine.engine import Engine
 from gemmarunner.files import Files, read_eos_ids, read_format, read_notes, read_tokenizer
 from gemmarunner.memory import Holding, Meter
@@ -35,7 +35,9 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     tokenizer = read_tokenizer(files)
     writer = PromptWriter(tokenizer, read_format(files), renderer)
     eos_ids = read_eos_ids(files)
-    device = resolve_device(load.device)
+    places = [resolve_device(device) for device, _ in load.split]
+    device = places[-1] if places else resolve_device(load.device)
+    make_current(device)
     meter = Meter(device)
     weights = stored_weights(files)
     use_threads(load.threads, device, weights.nbytes)
@@ -94,13 +96,17 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
 
 
 def _placement(load: Load, device: str, held: Holding) -> tuple[Placed, ...]:
+    """Of a split target each device's share by layers; keys and values are split with them."""
     why = load.why or ("the best device here" if load.device == "auto" else "")
-    parts = (
-        ("target", held.target_bytes),
-        ("drafter", held.drafter_bytes),
-        ("kv", held.kv_bytes),
-    )
-    return tuple(Placed(what, device, nbytes, why) for what, nbytes in parts if nbytes)
+    drafter = Placed("drafter", device, held.drafter_bytes, why)
+    layers = sum(count for _, count in load.split)
+    shares = [(place, count / layers) for place, count in load.split] or [(device, 1.0)]
+    parts = [
+        Placed(what, place, int(nbytes * share), why)
+        for what, nbytes in (("target", held.target_bytes), ("kv", held.kv_bytes))
+        for place, share in shares
+    ]
+    return tuple(part for part in (*parts, drafter) if part.nbytes)
 
 
 class _Phases:

@@ -42,6 +42,7 @@ class TableTarget:
 
     device = torch.device("cpu")
     dtype = torch.float32
+    layer_devices = None
 
     def __init__(self, table: Tensor, window: int = 4) -> None:
         self.table = table

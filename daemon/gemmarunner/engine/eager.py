@@ -61,7 +61,9 @@ class EagerBackend:
         self._width = max_depth + 1 if deterministic and not exact else 0
         capacity, rows = num_ctx + self._width, max(max_rows, max_depth + 1)
         self._caches = [
-            KVCache(target.config, capacity, rows, target.device, target.dtype)
+            KVCache(
+                target.config, capacity, rows, target.device, target.dtype, target.layer_devices
+            )
             for _ in range(slots)
         ]
         self._hidden: list[Tensor | None] = [None] * slots  # [1, hidden], the last row's

@@ -78,7 +78,9 @@ class KVCache:
         max_rows: int,
         device: torch.device | str,
         dtype: torch.dtype,
+        layer_devices: Sequence[torch.device] | None = None,
     ) -> None:
+        """`layer_devices`: where each layer's keys and values are, if not all on `device`."""
         assert capacity > 0
         assert max_rows > 0
         self.capacity = capacity
@@ -97,7 +99,8 @@ class KVCache:
                 continue
             slots = self.sliding_slots if self._is_sliding[index] else full_slots
             shape = (2 * layer.kv_heads, slots, layer.head_dim)
-            store = torch.zeros(shape, device=device, dtype=dtype)
+            place = device if layer_devices is None else layer_devices[index]
+            store = torch.zeros(shape, device=place, dtype=dtype)
             self._stores[index] = store
             self._views[index] = KeysValues(*store.unsqueeze(0).chunk(2, 1))
 

@@ -158,6 +158,8 @@ class Target(Protocol):
     def device(self) -> torch.device: ...
     @property
     def dtype(self) -> torch.dtype: ...
+    @property
+    def layer_devices(self) -> Sequence[torch.device] | None: ...  # None: all on `device`
 
     def forward(self, tokens: Tensor, cache: KVCache, keep: int | None = None) -> Tensor:
         """The last `keep` final hidden rows [keep, hidden] of `tokens` [rows] int64.

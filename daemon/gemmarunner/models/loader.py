@@ -10,6 +10,7 @@ from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.linear import Linear, MakeLinear, make_linear, make_row_linear
 from gemmarunner.models.opening import open_drafter, open_target
 from gemmarunner.models.packing import packer
+from gemmarunner.models.split import Split
 from gemmarunner.models.target import Target
 from gemmarunner.models.weights import Matrix, Progress
 
@@ -23,10 +24,12 @@ def load_target(
     *,
     adapter: Mapping[str, Path] | None = None,
     notes: list[str] | None = None,
+    split: Split = (),
 ) -> Target:
     """A target of the files, by their names in the repository; `dtype` None: as stored.
 
-    `quantize` (int8, int4) packs its big matrices, see `packing.py`.
+    `quantize` (int8, int4) packs its big matrices, see `packing.py`; `split` spreads its layers
+    over devices, of which `device` is the last, see `split.py`.
 
     Raises:
         ConfigError: config.json describes no model this decoder can run.
@@ -34,7 +37,7 @@ def load_target(
     """
     linear, head = (make_linear, make_linear) if quantize is None else _packing(quantize, notes)
     with open_target(files, device, dtype, progress, adapter=adapter, notes=notes) as opened:
-        return Target(*opened, linear=linear, head=head)
+        return Target(*opened, linear=linear, head=head, split=split)
 
 
 def load_drafter(

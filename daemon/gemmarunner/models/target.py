@@ -17,6 +17,7 @@ from gemmarunner.models.native import native_layers, run_native
 from gemmarunner.models.norm import make_norm
 from gemmarunner.models.rope import RopeTable
 from gemmarunner.models.scripted import script_layers
+from gemmarunner.models.split import Split, layer_devices, moved, stretches, taking_to
 from gemmarunner.models.turns import Part, ScriptArguments, Turn, attend_parts, script_arguments
 from gemmarunner.models.weights import Take, take_head, take_table, under
 
@@ -41,9 +42,14 @@ class Target:
         *,
         linear: MakeLinear = make_linear,
         head: MakeLinear = make_linear,
+        split: Split = (),
     ) -> None:
-        """`linear` and `head` make the big matrices' products: packed, if they are quantized."""
+        """`linear` and `head` make the big matrices' products: packed, if they are quantized.
+
+        `split`: layers are on these devices, all else beside the last ones; see `split.py`.
+        """
         self.config = config
+        self.layer_devices = layer_devices(split, config, device)
         self.device = device
         self.dtype = dtype
         hidden, layers = config.hidden, config.layers
@@ -64,7 +70,7 @@ class Target:
                 hidden=hidden,
                 heads=config.heads,
                 eps=config.eps,
-                take=under(take, f"layers.{index}."),
+                take=self._taking(under(take, f"layers.{index}."), index),
                 owns_kv=layer.donor is None,
                 linear=linear,
                 ple_dim=config.ple_dim,
@@ -79,8 +85,11 @@ class Target:
         self._donors = [
             index if layer.donor is None else layer.donor for index, layer in enumerate(layers)
         ]
-        self._native = native_layers(self._layers, kv_heads, self._shape_of_layer)
-        self._scripted = [] if self._native else script_layers(self._layers, kv_heads)
+        # Both run all layers in one memory.
+        self._native = (
+            None if split else native_layers(self._layers, kv_heads, self._shape_of_layer)
+        )
+        self._scripted = [] if self._native or split else script_layers(self._layers, kv_heads)
         self._ropes = [RopeTable(s.rope, s.head_dim, device, dtype) for s in self._shapes]
         self._masks = [SeparateMasks(self._window(s), device, dtype) for s in self._shapes]
 
@@ -221,13 +230,22 @@ class Target:
             return run_native(self._native, begin, end, x, ple, turns, self._donors)
         if begin < end and self._scripted and _few(turns):
             return self._run_scripted(begin, end, x, ple, [script_arguments(t) for t in turns])
-        for index in range(begin, end):
-            layer, turn = self._layers[index], turns[self._shape_of_layer[index]]
-            donor = self.config.layers[index].donor
-            heads = layer.project(layer.input_norm(x), turn.cos, turn.sin)
-            attended = _filled(attend_parts(heads, layer.heads, index, donor, turn), x.shape[0])
-            x = layer.finish(x, attended, None if ple is None else ple[:, index])
+        for first, last, device in stretches(self.layer_devices, begin, end):
+            here = turns if device == self.device else [moved(turn, device) for turn in turns]
+            x = x.to(device)
+            for index in range(first, last):
+                x = self._layer(index, x, ple, here[self._shape_of_layer[index]])
         return x
+
+    def _layer(self, index: int, x: Tensor, ple: Tensor | None, turn: Turn) -> Tensor:
+        layer, donor = self._layers[index], self.config.layers[index].donor
+        heads = layer.project(layer.input_norm(x), turn.cos, turn.sin)
+        attended = _filled(attend_parts(heads, layer.heads, index, donor, turn), x.shape[0])
+        return layer.finish(x, attended, None if ple is None else ple[:, index].to(x.device))
+
+    def _taking(self, take: Take, index: int) -> Take:
+        device = self.layer_devices[index]
+        return take if device == self.device else taking_to(take, device)
 
     def _run_scripted(
         self, begin: int, end: int, x: Tensor, ple: Tensor | None, places: list[ScriptArguments]
