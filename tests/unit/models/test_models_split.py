@@ -10,6 +10,7 @@ import torch
 
 from gemmad.api.errors import LoadFailed
 from gemmarunner.engine.kvcache import KVCache
+from gemmarunner.models.attention import Piece, Span
 from gemmarunner.models.loader import load_drafter, load_target
 from gemmarunner.models.split import layer_devices, moved, stretches
 from gemmarunner.models.target import Target
@@ -88,10 +89,8 @@ def test_seams_are_where_devices_change() -> None:
 
 def test_what_layers_need_moves_with_the_rows() -> None:
     """Angles and masks; the cache stays."""
-    from gemmarunner.models.attention import Piece, Span
-
     mask = torch.zeros(1, 1, 1, 64)
-    span = Span(0, 1, (Piece(0, 1, 0, 64, mask),))
+    span = Span(0, 1, (Piece(0, 1, 0, 64, mask),), start=0, base=0, window=None)
     cache = object()
     turn = Turn(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4), (Part(cache, span),))  # type: ignore[arg-type]
 
