@@ -7,7 +7,7 @@ from gemmacli.seen import bar
 from gemmacli.tables import aligned
 from gemmacli.wording import percent, plural, size
 
-_KERNELS = {"fused": "fused kernels (Triton)", "torch": "torch's own operators"}
+_KERNELS = {"fused": "fused kernels (Triton)", "torch": "the CPU's kernels or torch's operators"}
 _FITS = {"gpu": "on a GPU", "cpu": "on the CPU", "no": "no", "unknown": "unknown"}
 _BAR = 24
 
@@ -56,6 +56,7 @@ def _software(reply: Json) -> list[tuple[str, str]]:
         ("daemon", str(reply["version"])),
         ("torch", str(found.get("torch") or "not installed")),
         ("Triton", "installed" if found.get("triton") else "not installed"),
+        ("CPU kernels", str(found.get("cpu_kernels") or "-")),
         ("pairs run by", _KERNELS.get(str(found.get("kernels")), "-")),
     ]
 

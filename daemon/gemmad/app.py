@@ -5,6 +5,7 @@ import functools
 import os
 import secrets
 import string
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,6 +63,11 @@ EX_UNAVAILABLE = 69  # sysexits.h: another daemon is there
 EX_CONFIG = 78  # sysexits.h: service managers are told not to restart on it
 _MODELFILES = Path(gemmamodelfiles.__path__[0])
 _EXPORTER = (sys.executable, "-m", "gemmarunner.export")
+_KERNELS = (
+    sys.executable,
+    "-c",
+    "from gemmarunner.native.library import status; print(status())",
+)
 _CALL_ID_CHARS = string.ascii_lowercase + string.digits
 
 
@@ -152,6 +158,7 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
         exporter=_EXPORTER,
         events=events,
         counts=counts,
+        kernels=_cpu_kernels,
         places={
             "store": str(config.locations.store),
             "logs": str(config.locations.logs),
@@ -261,6 +268,15 @@ async def _start_runner(
         command=command,
         spare=await spare.take() if spare else None,
     )
+
+
+def _cpu_kernels() -> str:
+    """Asked of a process of its own: the engine's packages stay out of this one."""
+    try:
+        asked = subprocess.run(_KERNELS, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not known: {error}"
+    return asked.stdout.strip()
 
 
 def _new_call_id() -> str:

@@ -45,7 +45,12 @@ EXAMINED = {
         {"id": "cpu", "total": 64 * GIB, "free": 48 * GIB, "devices": ["cpu"]},
     ],
     "host": {"total": 64 * GIB, "available": 48 * GIB, "pressure": 2.0},
-    "software": {"torch": "2.13.0+cpu", "triton": False, "kernels": "torch"},
+    "software": {
+        "torch": "2.13.0+cpu",
+        "triton": False,
+        "kernels": "torch",
+        "cpu_kernels": "native kernels for avx2",
+    },
     "store": {"models": 1, "broken": ["old:latest"], "free": 9 * GIB},
     "places": {"store": "/s"},
     "catalogue": [

@@ -36,7 +36,7 @@ def _examined(services: Services, body: DoctorBody, *, is_local: bool) -> Record
         "version": services.version,
         "simulated": body.script is not None,
         **doctor.machine(machine),
-        "software": _software(machine),
+        "software": {**_software(machine), "cpu_kernels": services.kernels()},
         "store": _store(services),
         # Where things lie is for those who may name files of this machine.
         "places": dict(services.places) if is_local else {},

@@ -54,6 +54,7 @@ class Services:
     exporter: Sequence[str] = ()  # the command that writes a pair for other programs
     events: Listeners = field(default_factory=Listeners)  # of what residency does
     counts: Counts = field(default_factory=Counts)
+    kernels: Callable[[], str] = str  # what the runner's own library has for this CPU; blocks
     places: Mapping[str, str] = field(default_factory=dict)  # where things lie, for a person
 
 

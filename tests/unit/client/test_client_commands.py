@@ -206,7 +206,7 @@ def test_doctor_shows_the_machine(gemma: Gemma, daemon: FakeDaemon) -> None:
 
     assert "rocm-unused:0    RX 7900     not used: no ROCm build" in text
     assert "6.4 GB of 26 GB free" in text
-    assert "torch's own operators" in text
+    assert "native kernels for avx2" in text
     assert "broken: old:latest" in text
     assert "gemma4:31b    takes 75 GB    no          it needs 70 GiB" in text
 

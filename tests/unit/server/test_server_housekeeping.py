@@ -203,3 +203,35 @@ async def test_an_export_is_a_childs_work(daemon, tmp_path, body, last):
 async def test_an_export_wants_a_format_and_a_whole_path(daemon, body):
     """Each is named."""
     assert (await daemon.ask("/api/export", {"model": TARGET} | body))[0] == 400
+
+
+async def test_doctor_tells_the_machine_and_what_fits(daemon):
+    """Devices and memory as the probe has them, the store, and why a model has no room."""
+    status, [found] = await daemon.ask("/api/doctor", {})
+
+    assert (status, found["simulated"]) == (200, False)
+    assert [device["id"] for device in found["devices"]] == ["cuda:0", "cpu"]
+    assert found["budgets"][0]["total"] == 24 * GIB
+    assert found["store"]["models"] == 1
+    assert [(model["fits"], model["why"]) for model in found["catalogue"]] == [("gpu", "")]
+
+
+async def test_doctor_plays_a_script(daemon):
+    """A machine without a GPU and with little memory; the answer says what it lacks."""
+    script = {"readings": [{"host": {"total": "8GiB", "available": "6GiB"}}]}
+    _, [found] = await daemon.ask("/api/doctor", {"script": script})
+    status, [refused] = await daemon.ask("/api/doctor", {"script": {"readings": [{}]}})
+
+    assert (found["simulated"], found["host"]["available"]) == (True, 6 * GIB)
+    assert found["catalogue"][0]["why"] == "it needs 19 GiB, there is no GPU and the host 8 GiB"
+    assert (status, "host" in refused["error"]) == (400, True)
+
+
+async def test_doctor_tells_places_only_to_callers_on_this_machine(tmp_path):
+    """Over TCP nobody learns where files lie."""
+    places = {"store": "/somewhere"}
+    async with served(tmp_path, [], FakeNetwork(WEIGHTS), places=places) as running:
+        _, [local] = await running.ask("/api/doctor", {})
+        _, [remote_] = await running.ask("/api/doctor", {}, running.tcp)
+
+    assert (local["places"], remote_["places"]) == (places, {})
