@@ -270,6 +270,7 @@ async def _start_runner(
     )
 
 
+@functools.cache
 def _cpu_kernels() -> str:
     """Asked of a process of its own: the engine's packages stay out of this one."""
     try:

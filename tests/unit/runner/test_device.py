@@ -1,4 +1,4 @@
-"""How many threads a runner computes with."""
+"""Where a runner computes, and with how many threads."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,8 @@ import psutil
 import pytest
 import torch
 
+from gemmad.api.errors import LoadFailed
+from gemmarunner import device
 from gemmarunner.device import use_threads
 
 NANO_BYTES = 28 * 2**20
@@ -47,3 +49,16 @@ def test_a_number_of_threads_in_the_environment_is_kept(monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     use_threads(0, "cpu", NANO_BYTES)
     assert torch.get_num_threads() == 2
+
+
+def test_one_of_several_gpus_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda:1` is a device where there are two; what is not there is refused by name."""
+    monkeypatch.setitem(device._DEVICES, "cuda", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    assert [device.resolve_device(name) for name in ("cuda", "cuda:1", "cpu")] == [
+        "cuda", "cuda:1", "cpu",
+    ]  # fmt: skip
+    for name in ("cuda:2", "cuda:x", "cpu:1", "tpu"):
+        with pytest.raises(LoadFailed, match=f"no device '{name}'"):
+            device.resolve_device(name)
