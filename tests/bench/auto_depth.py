@@ -24,6 +24,7 @@ from tests.bench import shapes
 from tests.bench.decode import build_pair
 
 _WARM_ROUNDS = 8
+_SPAN = 256  # tokens of an answer, before the next begins
 
 
 def main() -> None:
@@ -98,16 +99,25 @@ class Answer:
 
     def chosen(self, count: int) -> float:
         """Of some `count` tokens at the depths of a fresh controller."""
-        text, controller = self._begun(), DepthController(self._backend.max_depth)
-        begun, tokens, end = time.perf_counter(), 0.0, len(text) + count
+        controller, spent, tokens = DepthController(self._backend.max_depth), 0.0, 0.0
+        while tokens < count:
+            text = self._begun()  # rounds grow dearer with the text, and fixed depths' are short
+            for _ in range(_WARM_ROUNDS):
+                self._round(text, 0)
+            begun = time.perf_counter()
+            while tokens < count and len(text) < len(self._prompt) + _SPAN:
+                tokens += self._expected(self._learned_round(text, controller))
+            spent += time.perf_counter() - begun
+        return 1e3 * spent / tokens
+
+    def _learned_round(self, text: list[int], controller: DepthController) -> int:
+        """The depth that `controller` chose for a round; it has learned from it."""
         limit = {Regime.SAMPLED: self._backend.max_depth}
-        while len(text) < end:
-            depth = controller.choose(1, limit)[Regime.SAMPLED]
-            new, seconds = self._round(text, depth)
-            kept = [True] * (new - 1) + [False] * (new - 1 < depth)
-            controller.record(1, depth, [(Regime.SAMPLED, kept)], seconds)
-            tokens += self._expected(depth)
-        return 1e3 * (time.perf_counter() - begun) / tokens
+        depth = controller.choose(1, limit)[Regime.SAMPLED]
+        new, seconds = self._round(text, depth)
+        kept = [True] * (new - 1) + [False] * (new - 1 < depth)
+        controller.record(1, depth, [(Regime.SAMPLED, kept)], seconds)
+        return depth
 
     def _begun(self) -> list[int]:
         self._backend.truncate(0, 0)

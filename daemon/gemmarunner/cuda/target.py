@@ -12,12 +12,13 @@ from gemmarunner.cuda.layer import Layer, LayerPlan, Pack, as_it_is, laid_out, l
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.kernels.attention import attend, chunk_for
 from gemmarunner.kernels.embed import embed, ple_rows
+from gemmarunner.kernels.launch import only_builds
 from gemmarunner.kernels.linear import head, matmul
 from gemmarunner.kernels.norm import norm
 from gemmarunner.kernels.prompt_attention import attend_prompt, store_prompt
 from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import TargetConfig
-from gemmarunner.models.weights import Take, take_head, take_matrix, take_table
+from gemmarunner.models.weights import Lookup, Take, take_head, take_matrix, take_table
 
 
 class Tail(NamedTuple):
@@ -129,7 +130,7 @@ class CudaTarget:
         """Scaled embedding rows [R, hidden] f32, as a drafter reads them."""
         if isinstance(self.table, Tensor):
             return embed(ids, self.table, self.scale)
-        return self.table.look_up(ids, torch.float32) * self.scale
+        return _rows_of(self.table, ids, torch.float32) * self.scale
 
     def _embed(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """The residual stream [R, hidden] f32 and per-layer embeddings [layers, R, ple_dim] T."""
@@ -189,9 +190,16 @@ class _PerLayerTable:
         context = matmul(x.to(self._dtype), self._context)
         table = self._table
         if not isinstance(table, Tensor):  # only the rows that are asked for are unpacked
-            table = table.look_up(ids, self._dtype)
+            table = _rows_of(table, ids, self._dtype)
             ids = torch.arange(len(ids), device=ids.device)
         return ple_rows(ids, table, context, self._weight, self._eps, self._scale, self._dtype)
+
+
+def _rows_of(table: Lookup, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows `ids` of a packed table, looked up by torch, which reads no row that is not there."""
+    if only_builds():  # no kernel of ours has run, so drafts have no meaning
+        ids = torch.zeros_like(ids)
+    return table.look_up(ids, dtype)
 
 
 def _of_layer(ple: Tensor | None, index: int) -> Tensor | None:

@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType as Kind
 from gemmarunner.cuda.backend import CudaBackend
 from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.target import CudaTarget
+from gemmarunner.kernels.launch import launching_by
 from gemmarunner.models.loader import load_target
 from gemmarunner.models.opening import open_drafter, open_target
 from gemmarunner.quant.formats import Packed
@@ -78,3 +79,12 @@ def first_of(plain: object, ids: torch.Tensor) -> int:
     cache = KVCache(plain.config, 64, 64, plain.device, plain.dtype)  # type: ignore[attr-defined]
     hidden = plain.forward(ids, cache, keep=1)  # type: ignore[attr-defined]
     return int(plain.logits(hidden)[0].argmax())  # type: ignore[attr-defined]
+
+
+def test_drafts_without_meaning_read_no_row(files: list[dict[str, Path]]) -> None:
+    """While kernels are only built, drafts are whatever memory holds: a packed table bears that."""
+    target, _ = opened(files, [])
+    with launching_by(lambda *_: None):
+        found = target.embed_for_draft(torch.tensor([2**62, -(2**62)]))
+
+    assert found.shape == (2, target.config.hidden)
