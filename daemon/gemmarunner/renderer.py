@@ -28,6 +28,7 @@ class TemplateRenderer:
         self._lock = threading.Lock()  # one prompt at a time in the worker; any thread may render
         self._worker = _spawn()
         self._is_warm = False
+        self._sent: str | None = None  # the template that the worker has
 
     def render(self, template: str, variables: Mapping[str, object]) -> str:
         """The prompt.
@@ -57,13 +58,17 @@ class TemplateRenderer:
         self, template: str, variables: Mapping[str, object], patience_s: float
     ) -> dict[str, str]:
         until = time.monotonic() + patience_s
-        request = json.dumps({"template": template, "variables": variables}).encode() + b"\n"
+        wanted: dict[str, object] = {"variables": variables}
+        if template != self._sent:
+            wanted["template"] = template
+        request = json.dumps(wanted).encode() + b"\n"
         try:
             assert self._worker.stdin is not None
             assert self._worker.stdout is not None
             self._worker.stdin.write(request)
             self._worker.stdin.flush()
             answer: dict[str, str] = json.loads(_line(self._worker.stdout, until))
+            self._sent = template
         except TimeoutError:
             self._restart()
             _refuse(f"it took more than {patience_s:g} s")
@@ -76,6 +81,7 @@ class TemplateRenderer:
         self.close()
         self._worker = _spawn()
         self._is_warm = False
+        self._sent = None
 
 
 def _spawn() -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ One JSON line in, one JSON line out:
 
     {"template": "...", "variables": {...}}  ->  {"text": "..."} or {"error": "..."}
 
+Without a template, the last one given is meant: a model has one, many times as long as a prompt.
 Its memory is limited here, its time by the runner, which kills it.
 """
 
@@ -22,15 +23,19 @@ MEMORY_BYTES = 256 * 1024 * 1024  # beyond what the interpreter takes
 def main() -> None:
     """Answers until the runner closes the pipe."""
     _give_up_rights()
+    template = ""
     for line in sys.stdin.buffer:
-        sys.stdout.buffer.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        request: dict[str, Any] = json.loads(line)
+        template = request.get("template", template)
+        found = answer(template, request["variables"])
+        sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
         sys.stdout.buffer.flush()
 
 
-def answer(request: dict[str, Any]) -> dict[str, str]:
+def answer(template: str, variables: dict[str, Any]) -> dict[str, str]:
     """The rendered text, or what is wrong with the template."""
     try:
-        return {"text": render(request["template"], request["variables"])}
+        return {"text": render(template, variables)}
     except MemoryError:
         return {"error": "it needs more memory than a prompt can"}
     except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:

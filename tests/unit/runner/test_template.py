@@ -82,5 +82,14 @@ def test_killed_worker_is_replaced() -> None:
     with pytest.raises(BadRequest, match="died"):
         renderer.render("a", {})
 
-    assert renderer.render("b", {}) == "b"
+    assert renderer.render("a", {}) == "a"
     renderer.close()
+
+
+def test_template_that_the_worker_has_is_not_sent_again(renderer: TemplateRenderer) -> None:
+    """Only its variables are; another template in between is sent, and so is the first again."""
+    size = "{{ messages | length }}"
+    found = [renderer.render(size, {"messages": [0] * n}) for n in (1, 2)]
+    found += [renderer.render("b", {}), renderer.render(size, {"messages": []})]
+
+    assert found == ["1", "2", "b", "0"]
