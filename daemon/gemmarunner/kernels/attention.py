@@ -65,8 +65,8 @@ def tiling_for(head_dim: int, window: int | None) -> Tiling:
     """The tiling for a shape."""
     tile = 16 if window else 32
     if head_dim <= 256:
-        return Tiling(block_n=64, warps=4, stages=2, tile=tile)
-    return Tiling(block_n=32, warps=4, stages=3, tile=tile)
+        return Tiling(block_n=64, warps=8, stages=2, tile=tile)
+    return Tiling(block_n=32, warps=8, stages=3, tile=tile)
 
 
 def attend_pieces(
@@ -122,7 +122,7 @@ def make_partials(
         BLOCK_M=block_m,
         BLOCK_N=min(how.block_n, chunk),
         STAGES=how.stages,
-        num_warps=how.warps if block_m == 16 else 8,
+        num_warps=how.warps,
     )
     return Partials(outputs, peaks, sums)
 

@@ -26,8 +26,8 @@ from gemmarunner.kernels import linear_plan
 from gemmarunner.kernels.launch import launch
 from gemmarunner.kernels.linear_plan import Plan, held_tiles, plan, row_tile
 
-_NARROW = 8  # weight rows a program of `narrow`
-_STRANDS, _STRAND = 8, 64  # warps of `narrow`, and the columns that each takes at a time
+_NARROW = 4  # weight rows of a program of `narrow`, each a warp's
+_COLUMNS = 512  # that it takes at a time
 
 PARTS = tl.constexpr(0)
 GATE_UP = tl.constexpr(1)
@@ -144,47 +144,44 @@ def narrow(  # type: ignore[no-untyped-def]
     n,
     k,
     STEPS: tl.constexpr,
+    EACH: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    STRANDS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN_K: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """gelu(x weight^T) * ple, 16 rows and BLOCK_N weight rows a program, all weights held at once.
+    """gelu(x weight^T) * ple, EACH rows and BLOCK_N weight rows a program, one row after another.
 
-    A step's columns are STRANDS strands of BLOCK_K, each a warp's sum of its own, so that no sum is
-    long; they meet at the end. Always the same 16-row tile, so a row never depends on others.
+    All weights are held from before the rows are there. A warp sums a weight row alone, so nothing
+    passes through shared memory; a row's sum has one order whatever EACH is.
     """
     if PDL:
         gdc_launch_dependents()
-    strand = tl.arange(0, STRANDS)[:, None, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, None, :]
-    row = tl.program_id(1) * 16 + tl.arange(0, 16)
     place = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    live = (row < rows)[None, :, None]
-    inputs = x + (row * k)[None, :, None] + strand
-    weights = weight + (tl.minimum(place, n - 1) * k)[None, :, None] + strand
-    stored = (row < rows)[:, None] & (place < n)[None, :]
-    cell = row[:, None] * n + place[None, :]
+    column = tl.arange(0, BLOCK_K)[None, :]
+    weights = weight + (tl.minimum(place, n - 1) * k)[:, None] + column
     held = ()
     for step in tl.static_range(STEPS):
-        at = step * STRANDS * BLOCK_K
+        at = step * BLOCK_K
         if EVEN_K:
             held = held + (tl.load(weights + at),)  # type: ignore[assignment]  # noqa: RUF005
         else:
-            held = held + (tl.load(weights + at, mask=strand + at < k, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
+            held = held + (tl.load(weights + at, mask=column + at < k, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
     if PDL:
         gdc_wait()
-    values = ()
-    for step in tl.static_range(STEPS):
-        at = step * STRANDS * BLOCK_K
-        seen = live if EVEN_K else live & (strand + at < k)
-        values = values + (tl.load(inputs + at, mask=seen, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
-    factor = tl.load(ple + cell, mask=stored, other=0.0).to(tl.float32)
-    total = tl.zeros((STRANDS, 16, BLOCK_N), tl.float32)
-    for step in tl.static_range(STEPS):
-        right = kept(held[step], PDL).permute(0, 2, 1)
-        total = tl.dot(kept(values[step], PDL), right, total, "ieee")
-    tl.store(out + cell, (gelu(tl.sum(total, 0)) * factor).to(out.dtype.element_ty), mask=stored)
+    inputs = x + (place * 0)[:, None] + column  # every warp reads a row for itself
+    for index in tl.static_range(EACH):
+        row = tl.program_id(1) * EACH + index
+        live = row < rows
+        total = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+        for step in tl.static_range(STEPS):
+            seen = live & (column + step * BLOCK_K < k)
+            value = tl.load(inputs + row * k + step * BLOCK_K, mask=seen, other=0.0)
+            total += kept(held[step], PDL).to(tl.float32) * value.to(tl.float32)
+        cell, stored = row * n + place, live & (place < n)
+        factor = tl.load(ple + cell, mask=stored, other=0.0).to(tl.float32)
+        gated = gelu(tl.sum(total, 1)) * factor
+        tl.store(out + cell, gated.to(out.dtype.element_ty), mask=stored)
 
 
 def matmul(x: Tensor, weight: Tensor, cut: Plan | None = None) -> Tensor:
@@ -206,10 +203,10 @@ def ple_gate(x: Tensor, weight: Tensor, ple: Tensor) -> Tensor:
     """See `linear.ple_gate`."""
     (rows, k), n = x.shape, len(weight)
     out = x.new_empty((rows, n))
-    columns = _STRANDS * _STRAND
+    each = 1 if rows <= 8 else 4
     launch(
         narrow,
-        (triton.cdiv(n, _NARROW), triton.cdiv(rows, 16)),
+        (triton.cdiv(n, _NARROW), triton.cdiv(rows, each)),
         x.contiguous(),
         weight,
         ple.contiguous(),
@@ -217,12 +214,12 @@ def ple_gate(x: Tensor, weight: Tensor, ple: Tensor) -> Tensor:
         rows,
         n,
         k,
-        STEPS=triton.cdiv(k, columns),
+        STEPS=triton.cdiv(k, _COLUMNS),
+        EACH=each,
         BLOCK_N=_NARROW,
-        STRANDS=_STRANDS,
-        BLOCK_K=_STRAND,
-        EVEN_K=k % columns == 0,
-        num_warps=_STRANDS,
+        BLOCK_K=_COLUMNS,
+        EVEN_K=k % _COLUMNS == 0,
+        num_warps=_NARROW,
     )
     return out
 

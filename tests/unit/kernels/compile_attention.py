@@ -73,9 +73,9 @@ def main() -> None:
             decode = {**shape, "CHUNK": 64}
             for group in (2, 4, 8, 16):
                 cut = {"GROUP": group, "BLOCK_N": how.block_n, "STAGES": how.stages}
-                for block_m, warps in ((16, how.warps), (32, 8)):
+                for block_m in (16, 32):
                     settings = {**decode, **cut, "BLOCK_M": block_m}
-                    compiled(pieces_kernel, warps, "mma.sync.aligned.m16n8k16", **settings)
+                    compiled(pieces_kernel, how.warps, "mma.sync.aligned.m16n8k16", **settings)
             blocks = {"TILE": how.tile, "BLOCK_D": how.block_d}
             compiled(combine_kernel, how.combine_warps, "", **decode, **blocks)
             tiles = prompt_attention.tiling_for(width)
