@@ -19,8 +19,9 @@ from gemmarunner.models.linear import packs_half
 from gemmarunner.models.lora import AdaptedTake, read_adapter
 from gemmarunner.models.quantized import check_quantization, is_compressed
 from gemmarunner.models.settings import read_settings
-from gemmarunner.models.tensor_reader import TensorReader
+from gemmarunner.models.tensor_reader import StoredMatrices, TensorReader
 from gemmarunner.models.weights import Progress, Take, under
+from gemmarunner.native.library import library
 
 Config = TypeVar("Config")
 
@@ -112,7 +113,8 @@ def _plain_weights(
     """The tensors below `prefix`, whatever they are compressed as."""
     take = under(reader.take, prefix) if prefix else reader.take
     if not is_compressed(settings):
-        return take
+        widens = not fused and reader.device.type == "cpu" and library() is not None
+        return StoredMatrices(take) if widens and reader.dtype is torch.float32 else take
     shapes = {place.name.removeprefix(prefix): place.shape for place in checkpoint.places(prefix)}
     told = [] if notes is None else notes
     keep_packed = _keeps_packed(reader.device.type, reader.dtype, fused=fused)

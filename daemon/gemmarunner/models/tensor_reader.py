@@ -6,7 +6,7 @@ from torch import Tensor
 from gemmarunner.models.checkpoint import EMBEDDINGS, Checkpoint
 from gemmarunner.models.pagecache import PageReader
 from gemmarunner.models.readahead import ReadAhead
-from gemmarunner.models.weights import Progress
+from gemmarunner.models.weights import Matrix, Progress, Table, Take
 
 # Rows are looked up in it, so on a CPU it stays on disk until one is.
 _LOOKED_UP = "embed_tokens_per_layer.weight"
@@ -67,3 +67,21 @@ class TensorReader:
             return self._ahead.get(name).view(place.dtype).view(shape)
         except OSError as error:
             raise self._checkpoint.unreadable(name, error) from error
+
+
+class StoredMatrices:
+    """Takes through `take`, but matrices in the dtype they are stored in: who multiplies widens."""
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+
+    def __call__(self, name: str, shape: tuple[int, ...], *, stored: bool = False) -> Tensor:
+        return self._take(name, shape, stored=stored)
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
+        """As it is stored."""
+        return self._take(name, shape, stored=True)
+
+    def table(self, name: str, shape: tuple[int, int]) -> Table:
+        """As it is stored."""
+        return self._take(name, shape, stored=True)

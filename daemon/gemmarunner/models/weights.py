@@ -61,9 +61,12 @@ def take_table(take: Take, name: str, shape: tuple[int, int]) -> Table:
 
 
 def take_head(take: Take, table: Table, shape: tuple[int, int], dtype: torch.dtype) -> Matrix:
-    """The matrix that scores the vocabulary: the embedding `table` where that is a tensor."""
+    """The matrix that scores the vocabulary: the embedding `table` where that is a tensor.
+
+    It has the model's `dtype`, unless matrices are wanted as they are stored.
+    """
     if isinstance(table, Tensor):
-        return table.to(dtype)
+        return table if isinstance(take, PackedTake) else table.to(dtype)
     return take_matrix(take, ("lm_head.weight", shape))
 
 

@@ -35,11 +35,11 @@ def can_multiply(weight: Tensor | Packed) -> bool:
     """Whether there are kernels here for this matrix."""
     if library() is None or weight.device.type != "cpu" or weight.shape[1] % 2:
         return False
-    return isinstance(weight, Packed) or weight.dtype is torch.float32
+    return isinstance(weight, Packed) or weight.is_floating_point()
 
 
 class Native:
-    """rows [R, K] f32 -> [R, N] f32; keeps a copy of the matrix."""
+    """rows [R, K] -> [R, N] in their dtype, computed in float32; keeps a copy of the matrix."""
 
     def __init__(self, weight: Tensor | Packed) -> None:
         """Raises OSError when there is no memory."""
@@ -61,13 +61,14 @@ class Native:
         return int(_functions().gm_packed_bytes(self.kind, *self.shape))
 
     def __call__(self, rows: Tensor) -> Tensor:
-        rows = rows.contiguous()
+        given = rows.dtype
+        rows = rows.float().contiguous()
         count = rows.shape[0]
         out = torch.empty(count, self.shape[0])
         threads = torch.get_num_threads()
         if self._run(self.address, rows.data_ptr(), count, out.data_ptr(), threads):
             raise MemoryError("no memory for a product's activations")
-        return out
+        return out.to(given)
 
 
 def _functions() -> ctypes.CDLL:
@@ -80,7 +81,11 @@ def _kind(weight: Tensor | Packed) -> int:
     """The narrowest kind that holds the values."""
     if isinstance(weight, Packed):
         return _KINDS.get(weight.format, _F16) if weight.shape[1] % BLOCK == 0 else _F16
-    if weight.dtype is torch.bfloat16 or _holds(weight, torch.bfloat16):
+    if weight.dtype is torch.bfloat16:
+        return _BF16
+    if weight.dtype is torch.float16:
+        return _F16
+    if _holds(weight, torch.bfloat16):
         return _BF16
     return _F16 if _holds(weight, torch.float16) else _F32
 

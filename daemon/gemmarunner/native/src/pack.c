@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { STEP = 64 };
+
 typedef struct {
     int kind, rows, columns;
     const void *weights;
@@ -12,13 +14,16 @@ typedef struct {
     gm_queue panels;
 } packing;
 
+/* Two neighbouring columns of a row are one word; a few columns at a time, so that what is written stays in the cache. */
 static void pack_16(const packing *p, int panel, uint8_t *out) {
-    const uint16_t *weights = p->weights;
-    uint16_t *to = (uint16_t *)out;
-    for (int r = 0; r < GM_PANEL; r++) {
-        int row = panel * GM_PANEL + r;
-        for (int k = 0; k < p->columns; k++)
-            to[(k / 2) * 2 * GM_PANEL + 2 * r + k % 2] = row < p->rows ? weights[(int64_t)row * p->columns + k] : 0;
+    const int words = p->columns / 2, left = p->rows - panel * GM_PANEL, rows = left < GM_PANEL ? left : GM_PANEL;
+    const uint32_t *from = (const uint32_t *)p->weights + (int64_t)panel * GM_PANEL * words;
+    uint32_t *to = (uint32_t *)out;
+    if (rows < GM_PANEL) memset(out, 0, (size_t)words * 4 * GM_PANEL);
+    for (int begin = 0; begin < words; begin += STEP) {
+        int end = begin + STEP < words ? begin + STEP : words;
+        for (int r = 0; r < rows; r++)
+            for (int k = begin; k < end; k++) to[k * GM_PANEL + r] = from[(int64_t)r * words + k];
     }
 }
 
