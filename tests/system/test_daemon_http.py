@@ -226,13 +226,14 @@ def test_a_second_daemon_names_the_first(daemon, make):
 
 
 async def test_a_taken_port_is_a_warning(make):
-    """The socket serves without it."""
+    """The socket serves without it, and a person who asks is told."""
     daemon = make()
     with socket.create_server(("127.0.0.1", daemon.port)):
         said = "".join(daemon.start())
-        async with over_unix(daemon) as session, session.get("/api/version") as answer:
-            assert answer.status == 200
+        async with over_unix(daemon) as session, session.post("/api/doctor", json={}) as answer:
+            places = (await answer.json())["places"]
 
+    assert places["address"] == f"none: http://127.0.0.1:{daemon.port} is taken"
     assert f"cannot listen on http://127.0.0.1:{daemon.port}" in said
 
 

@@ -67,10 +67,13 @@ def item_bytes(target: HalfShape, setting: Setting) -> int:
 
 
 def loading_bytes(target: HalfShape, setting: Setting) -> int:
-    """The most that loading holds: on a CPU the head comes first, whole, in float32."""
-    if setting.kind != "cpu" or setting.cpu not in ("native", "half"):
-        return 0
+    """The most that loading holds: on a CPU the head comes first, whole.
+
+    In float32, but where native kernels take it as it is stored.
+    """
     packs = setting.quantize is not None
+    if setting.kind != "cpu" or not (setting.cpu == "half" or (setting.cpu == "native" and packs)):
+        return 0
     return max(m.elements * _HEAD_BYTES[packs] for m in with_head(target) if m.role == "head")
 
 

@@ -12,6 +12,7 @@ from gemmad.dialects.ollama.replies import Record
 from gemmad.formats.limits import BadFile
 from gemmad.memory.estimate import Setting, estimate
 from gemmad.memory.files import read_shape
+from gemmad.memory.host import cpu_kind
 from gemmad.memory.readings import Machine
 from gemmad.server.bodies import read_json
 from gemmad.server.machine import fits
@@ -78,7 +79,11 @@ def _needed(
         return offer.needed_bytes
     best = next(iter(machine.accelerators), machine.devices[-1])
     setting = Setting(
-        services.num_ctx, kind=best.kind, quantize=services.quantize, unified=best.unified
+        services.num_ctx,
+        kind=best.kind,
+        quantize=services.quantize,
+        unified=best.unified,
+        cpu=cpu_kind(),
     )
     try:
         return estimate(read_shape(services.store.pair_files(manifest)), setting).device

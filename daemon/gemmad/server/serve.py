@@ -44,7 +44,8 @@ async def serve(
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
-        await _start_tcp(runner, address)
+        if not await _start_tcp(runner, address):
+            services.places["address"] = f"none: http://{address.host}:{address.port} is taken"
         log.info("listening on %s", socket_path)
         ready()
         await stop.wait()
@@ -64,7 +65,7 @@ def _on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, stop.set)
 
 
-async def _start_tcp(runner: web.AppRunner, address: TcpAddress) -> None:
+async def _start_tcp(runner: web.AppRunner, address: TcpAddress) -> bool:
     """Listens on TCP too; a port that cannot be had is a warning, the socket serves without it."""
     try:
         listener = tcp_socket(address)
@@ -75,6 +76,7 @@ async def _start_tcp(runner: web.AppRunner, address: TcpAddress) -> None:
             *address,
             error.strerror,
         )
-        return
+        return False
     await web.SockSite(runner, listener).start()
     log.info("listening on http://%s:%d", *address)
+    return True

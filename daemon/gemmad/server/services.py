@@ -1,6 +1,6 @@
 """What the handlers work with, built once by the composition root."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -55,7 +55,7 @@ class Services:
     events: Listeners = field(default_factory=Listeners)  # of what residency does
     counts: Counts = field(default_factory=Counts)
     kernels: Callable[[], str] = str  # what the runner's own library has for this CPU; blocks
-    places: Mapping[str, str] = field(default_factory=dict)  # where things lie, for a person
+    places: dict[str, str] = field(default_factory=dict)  # where things lie, for a person
 
 
 SERVICES = web.AppKey("services", Services)
