@@ -83,7 +83,8 @@ class AdaptedTake:
             if _UNPACKED_NOTE not in self._notes:
                 self._notes.append(_UNPACKED_NOTE)
             weight = weight.dequantized(torch.float32)
-        weight = weight.to(self._dtype)
+        else:
+            weight = weight.to(self._dtype)
         return self._adapter[name].added_to(weight).to(self._dtype)
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:

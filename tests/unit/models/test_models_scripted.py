@@ -18,8 +18,7 @@ def ids(count: int, seed: int) -> Tensor:
     return torch.randint(0, 128, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("shape", ["e2b", "e4b", "12b", "31b"])
-@pytest.mark.parametrize("rows", [1, 4, 7])
+@pytest.mark.parametrize(("shape", "rows"), [("e2b", 1), ("e4b", 4), ("12b", 7), ("31b", 4)])
 def test_scripted_layers_equal_plain_ones(
     torch_pair_of: Callable, monkeypatch, shape, rows
 ) -> None:
