@@ -18,6 +18,15 @@ class _MallInfo2(ctypes.Structure):
     ]
 
 
+_mapped = 0  # bytes of weights in mappings of our own, which the C library does not count
+
+
+def count_mapped(nbytes: int) -> None:
+    """So many bytes more, or fewer, are in use in mappings of our own."""
+    global _mapped
+    _mapped += nbytes
+
+
 def allocated_host_bytes() -> int | None:
     """What is allocated now, to the byte, whether it was ever written; None: nobody counts."""
     count = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
@@ -25,7 +34,7 @@ def allocated_host_bytes() -> int | None:
         return None
     count.restype = _MallInfo2
     found = count()
-    return int(found.in_use) + int(found.hblkhd)
+    return int(found.in_use) + int(found.hblkhd) + _mapped
 
 
 def own_host_bytes() -> int | None:

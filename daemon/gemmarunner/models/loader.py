@@ -13,6 +13,7 @@ from gemmarunner.models.packing import packer
 from gemmarunner.models.split import Split
 from gemmarunner.models.target import Target
 from gemmarunner.models.weights import Matrix, Progress
+from gemmarunner.native.linear import own_memory
 
 
 def load_target(
@@ -36,7 +37,10 @@ def load_target(
         LoadFailed: a file or tensor is missing, damaged or of the wrong shape.
     """
     linear, head = (make_linear, make_linear) if quantize is None else _packing(quantize, notes)
-    with open_target(files, device, dtype, progress, adapter=adapter, notes=notes) as opened:
+    with (
+        own_memory(),
+        open_target(files, device, dtype, progress, adapter=adapter, notes=notes) as opened,
+    ):
         return Target(*opened, linear=linear, head=head, split=split)
 
 
@@ -51,7 +55,7 @@ def load_drafter(
 ) -> Drafter:
     """A drafter of the files, not yet bound to a target; arguments and errors of `load_target`."""
     linear, head = (make_row_linear, make_linear) if quantize is None else _draft_packing(quantize)
-    with open_drafter(files, device, dtype, progress, notes=notes) as opened:
+    with own_memory(), open_drafter(files, device, dtype, progress, notes=notes) as opened:
         return Drafter(*opened, linear=linear, head=head)
 
 

@@ -7,11 +7,15 @@ Formats without a kernel of their own are kept as float16, rounded by 2^-11.
 """
 
 import ctypes
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gemmarunner.footprint import count_mapped
 from gemmarunner.native.library import Matrix, library
 from gemmarunner.native.memory import Arena, Region
 from gemmarunner.quant.formats import Format, Packed
@@ -23,6 +27,14 @@ BLOCK = 32  # columns whose quantized activations share a scale
 _CHUNK = 2**24  # weights brought into the library's order at once
 
 _arena = Arena()
+
+
+@contextmanager
+def own_memory() -> Iterator[None]:
+    """What this thread packs in the block is freed apart from all else."""
+    _arena.renew()
+    yield
+    _arena.renew()
 
 
 class _Source(NamedTuple):
@@ -47,6 +59,8 @@ class Native:
         self.kind = _kind(weight)
         self._run = _functions().gm_linear
         self._region = _packed(weight, self.kind)
+        count_mapped(self.nbytes)
+        weakref.finalize(self, count_mapped, -self.nbytes).atexit = False
         self._matrix = Matrix(self.kind, *self.shape, self._region.address)
         self.address = ctypes.addressof(self._matrix)
 

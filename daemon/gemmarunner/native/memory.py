@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import threading
 from typing import NamedTuple
 
 _CHUNK = 256 << 20
@@ -16,15 +17,19 @@ class Region(NamedTuple):
     owner: mmap.mmap
 
 
-class Arena:
+class Arena(threading.local):
     """Hands out parts of large mappings, so that a small matrix does not take a page of 2 MiB."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """What is taken from here on shares no mapping with what was: it can be freed alone."""
         self._chunk: Region | None = None
         self._left = 0
 
     def take(self, nbytes: int) -> Region:
-        """`nbytes` of zeros at a multiple of 64.
+        """`nbytes` of zeros at a multiple of 64; they are free when nobody holds their owner.
 
         Raises:
             OSError: the system has no such memory.
@@ -40,7 +45,11 @@ class Arena:
 
 def _mapped(nbytes: int) -> Region:
     """Pages that take no memory before they are written."""
-    owner = mmap.mmap(-1, nbytes + _HUGE)
+    # Shared pages, Python's own choice, are never huge.
+    private = (
+        {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    )
+    owner = mmap.mmap(-1, nbytes + _HUGE, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         owner.madvise(mmap.MADV_HUGEPAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(owner))
