@@ -24,7 +24,8 @@ _PANEL = 16
 _NATIVE_COLUMNS = 32
 _NATIVE_BLOCK = {"Q8_0": 34, "Q4_0": 18}  # bytes of so many columns
 _FIRST_POSITIONS = 1024
-_HEAD_BYTES = {False: 6, True: 11}  # of each weight of the head while it is made; if it is packed
+_HEAD_BYTES = 6  # of each weight of the head while it is made
+_PACKED_HEAD_BYTES = {"native": 8, "half": 11}  # the same while it is packed, as measured
 
 
 def parts(pair: PairShape, setting: Setting) -> Parts:
@@ -74,7 +75,8 @@ def loading_bytes(target: HalfShape, setting: Setting) -> int:
     packs = setting.quantize is not None
     if setting.kind != "cpu" or not (setting.cpu == "half" or (setting.cpu == "native" and packs)):
         return 0
-    return max(m.elements * _HEAD_BYTES[packs] for m in with_head(target) if m.role == "head")
+    each = _PACKED_HEAD_BYTES[setting.cpu] if packs else _HEAD_BYTES
+    return max(m.elements * each for m in with_head(target) if m.role == "head")
 
 
 def _kept(target: HalfShape, matrix: Matrix, setting: Setting, item: int) -> int:
