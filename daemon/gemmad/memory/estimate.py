@@ -11,7 +11,7 @@ from typing import Literal
 from gemmad.core import ByteCount
 from gemmad.memory import fused, plain
 from gemmad.memory.parts import Parts, Setting
-from gemmad.memory.runtime import RUNTIMES, TOKEN_BYTES
+from gemmad.memory.runtime import NATIVE, RUNTIMES, TOKEN_BYTES
 from gemmad.memory.shapes import PairShape
 
 __all__ = ["Estimate", "Parts", "Setting", "estimate", "largest_context"]
@@ -64,7 +64,8 @@ class Estimate:
 
 def estimate(pair: PairShape, setting: Setting) -> Estimate:
     """What `pair` takes when it is loaded in this way."""
-    runtime = RUNTIMES[setting.kind]
+    is_native = setting.kind == "cpu" and setting.cpu == "native"
+    runtime = NATIVE if is_native else RUNTIMES[setting.kind]
     parts = (fused if setting.is_fused else plain).parts(pair, setting)
     media = pair.target.media_bytes + pair.projector_bytes if setting.media else 0
     unified = setting.unified or setting.kind in ("cpu", "mps")

@@ -17,4 +17,4 @@ async def test_a_runner_takes_what_was_estimated(tmp_path, context, slots, quant
     """Within a tenth, its context full. Small as it is, most of it is the process itself."""
     options = argparse.Namespace(shape="nano", context=context, slots=slots, quantize=quantize)
     found = await run(shapes.NANO, options, tmp_path / "log")
-    assert found["ratio"] == pytest.approx(1, abs=0.15)
+    assert found["ratio"] == pytest.approx(1, abs=0.15), str(found)
