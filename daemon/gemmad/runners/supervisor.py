@@ -251,11 +251,16 @@ class Runner:
         return None
 
     async def _heartbeat(self) -> str:
-        """Pings until no pong came for too long; then says so."""
+        """Pings until no pong came for too long; then says so.
+
+        While this process itself stood still, as under SIGSTOP, nobody could hear: that counts not.
+        """
         loop = asyncio.get_running_loop()
         for number in itertools.count():
             self._link.post(Ping(n=number))
+            due = loop.time() + self._limits.ping_every_s
             await asyncio.sleep(self._limits.ping_every_s)
+            self._last_pong += max(0.0, loop.time() - due)
             if (silent_s := loop.time() - self._last_pong) > self._limits.ping_missed_s:
                 return f"did not answer for {silent_s:.0f} s and was killed"
         raise AssertionError("count() does not end")

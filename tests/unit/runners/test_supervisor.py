@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,19 @@ async def test_stop_kills_a_runner_that_ignores_everything(start: Start) -> None
     await asyncio.gather(runner.stop(grace_s=0.1), runner.stop(grace_s=0.1))
 
     assert not psutil.pid_exists(runner.pid)
+
+
+async def test_a_daemon_that_stood_still_kills_nobody_for_silence(start: Start) -> None:
+    """Nobody was asked meanwhile: the time counts as nobody's (SIGSTOP, a debugger)."""
+    runner = await start(limits=QUICK)
+    first = runner._last_pong
+    while runner._last_pong == first:  # the next ping is not sent yet, no pong is under way
+        await asyncio.sleep(0)
+
+    time.sleep(3 * QUICK.ping_missed_s)  # noqa: ASYNC251  (the loop standing still is the point)
+    await asyncio.wait({runner.closed}, timeout=2 * QUICK.ping_missed_s)
+
+    assert not runner.closed.done()
 
 
 async def test_stall_in_load_names_phase_and_last_log_line(start: Start, tmp_path: Path) -> None:
