@@ -171,7 +171,7 @@ async def test_a_daemon_that_stood_still_kills_nobody_for_silence(start: Start) 
     """Nobody was asked meanwhile: the time counts as nobody's (SIGSTOP, a debugger)."""
     runner = await start(limits=QUICK)
     first = runner._last_pong
-    while runner._last_pong == first:  # the next ping is not sent yet, no pong is under way
+    while runner._last_pong == first:  # noqa: ASYNC110  (no pong is under way then)
         await asyncio.sleep(0)
 
     time.sleep(3 * QUICK.ping_missed_s)  # noqa: ASYNC251  (the loop standing still is the point)
