@@ -56,7 +56,7 @@ def _load() -> ctypes.CDLL | str:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         return f"no native kernels: {error}"
-    return loaded if _name(loaded) else "no native kernels: they need AVX2, which this CPU lacks"
+    return loaded if _name(loaded) else "no native kernels: they need an x86 CPU with AVX2"
 
 
 def _name(loaded: ctypes.CDLL) -> str:

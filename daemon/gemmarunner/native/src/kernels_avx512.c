@@ -46,7 +46,6 @@ ALWAYS void floats(int kind, int count, const gm_matrix *m, const uint8_t *panel
     for (int block = begin; block < end; block += GM_BLOCK) {
         const uint8_t *w = panel + (int64_t)(block / 2) * bytes;
         for (int r = 0; r < count; r++) o[r] = _mm512_setzero_ps();
-#pragma GCC unroll 4
         for (int k = 0; k < GM_BLOCK && block + k < end; k += 2, w += bytes) {
             __m512 even, odd;
             for (int line = 0; line < bytes; line += 64) _mm_prefetch((const char *)w + AHEAD + line, _MM_HINT_T0);
