@@ -6,19 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.models.target import Target
 from gemmarunner.native.library import library, status
+from tests.fakes.short_texts import ids, new_cache
 
 pytestmark = pytest.mark.skipif(library() is None, reason=status())
-
-
-def new_cache(target: Target) -> KVCache:
-    return KVCache(target.config, 256, 128, target.device, target.dtype)
-
-
-def ids(count: int, seed: int) -> Tensor:
-    return torch.randint(0, 128, (count,), generator=torch.Generator().manual_seed(seed))
 
 
 def read(target: Target, text: Tensor, rows: int) -> Tensor:

@@ -4,18 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
-from gemmarunner.engine.kvcache import KVCache
-from gemmarunner.models.target import Target
-
-
-def new_cache(target: Target) -> KVCache:
-    return KVCache(target.config, 256, 128, target.device, target.dtype)
-
-
-def ids(count: int, seed: int) -> Tensor:
-    return torch.randint(0, 128, (count,), generator=torch.Generator().manual_seed(seed))
+from tests.fakes.short_texts import ids, new_cache
 
 
 @pytest.mark.parametrize(("shape", "rows"), [("e2b", 1), ("e4b", 4), ("12b", 7), ("31b", 4)])
