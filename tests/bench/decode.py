@@ -192,20 +192,25 @@ def _decode(
 ) -> tuple[int, float, int, list[float]]:
     """Rounds, wall seconds, tokens of all streams, and each round's seconds on the device."""
     rounds, tokens, device_s, begun = -_WARM_ROUNDS, 0, [], 0.0
-    room = backend.num_ctx - depth - 2
+    room = backend.num_ctx - 2 * depth - 3
+    plans = [RoundPlan(slot, text, sampler, depth) for slot, text in enumerate(texts)]
+    pending = backend.launch(plans)
     while True:
         if rounds == 0:
             tokens, device_s, begun = 0, [], time.perf_counter()
-        if (tokens >= wanted * len(texts) and rounds > 0) or max(map(len, texts)) >= room:
-            break
-        plans = [RoundPlan(slot, text, sampler, depth) for slot, text in enumerate(texts)]
-        result = backend.launch(plans).wait()
+        last = (tokens >= wanted * len(texts) and rounds > 0) or max(map(len, texts)) >= room
+        if last:
+            seconds = time.perf_counter() - begun
+            pending.wait()
+            return rounds, seconds, tokens, device_s
+        behind = backend.follow(plans)
+        result = pending.wait()
         for text, new in zip(texts, result.tokens, strict=True):
             text.extend(new)
             tokens += len(new)
         device_s.append(result.seconds)
         rounds += 1
-    return rounds, time.perf_counter() - begun, tokens, device_s
+        pending = behind or backend.launch(plans)
 
 
 def _profile(backend: Any, texts: list[list[int]], sampler: Sampler, depth: int) -> None:

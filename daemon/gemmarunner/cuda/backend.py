@@ -1,5 +1,6 @@
 """Runs a pair for the engine, every round of all its sequences as one graph on the device."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -59,14 +60,15 @@ class CudaBackend:
         self._round = CudaRound(target, drafter, self._slots, self._shares(synthetic))
         self._finish = TailGraph(target, self._slots)
         self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
-        self._found = torch.empty(
-            slots * (self.max_depth + 3), dtype=torch.int64, pin_memory=target.device.type == "cuda"
+        sizes = buckets(slots)
+        most, pinned = sizes[-1] * (self.max_depth + 3), target.device.type == "cuda"
+        self._found = deque(  # of the round in flight and of the one behind it
+            torch.empty(most, dtype=torch.int64, pin_memory=pinned) for _ in range(2)
         )
-        self._graphs = RoundGraphs(
-            self._round, self._inputs, buckets(slots), self.max_depth, target.device, self._found
-        )
+        self._graphs = RoundGraphs(self._round, self._inputs, sizes, self.max_depth, target.device)
         self._graphs.drafts = drafter is not None
-        self._in_flight: CudaPending | None = None
+        self._in_flight: CudaPending | None = None  # the last one begun
+        self._alone: set[int] = set()  # slots whose rounds must land before the next begins
 
     @property
     def kv_bytes(self) -> int:
@@ -86,7 +88,10 @@ class CudaBackend:
         return self._slots.can_truncate(slot, length)
 
     def truncate(self, slot: int, length: int) -> None:
-        """Drops the positions from `length` on."""
+        """Drops the positions from `length` on, and what a round in flight brings the slot."""
+        if self._in_flight is not None:
+            self._in_flight.forget(slot)
+        self._alone.discard(slot)
         self._slots.truncate(slot, length)
 
     @torch.inference_mode()
@@ -109,24 +114,40 @@ class CudaBackend:
     def launch(self, plans: Sequence[RoundPlan]) -> CudaPending:
         """Begins one round of all `plans`, of as many slots, and returns at once."""
         assert self._in_flight is None or self._in_flight.done, "one round at a time"
-        batch = self._graphs.bucket(len(plans))
-        deepest = min(max(plan.depth for plan in plans), self._graphs.deepest(batch))
+        shape = self._shape(plans)
         for plan in plans:
             assert self.length(plan.slot) == len(plan.tokens) - 1
-            self._slots.write_ahead(plan.slot, deepest + 1)
-        asks = [
-            Ask(
-                plan.slot,
-                len(plan.tokens) - 1,
-                plan.tokens[-1],
-                min(plan.depth, deepest),
-                plan.sampler,
-            )
-            for plan in plans
-        ]
-        pending = CudaPending(self._target, self._slots, plans, asks, self._found)
-        self._inputs.write(asks, batch)
-        pending.begin(lambda: self._graphs(Shape(batch, deepest)))
+            self._slots.write_ahead(plan.slot, shape.depth + 1)
+        asks = [_ask(plan, shape.depth) for plan in plans]
+        self._inputs.write(asks, shape.batch)
+        self._inputs.send()
+        return self._begin(plans, asks, shape)
+
+    @torch.inference_mode()
+    def follow(self, plans: Sequence[RoundPlan]) -> CudaPending | None:
+        """A round of `plans` begins where the one in flight will end; None where none may."""
+        ahead = self._in_flight
+        if ahead is None or self._alone or not ahead.leads(plans):
+            return None
+        shape = self._shape(plans)
+        rows = {plan.slot: ahead.rows(plan.slot) + shape.depth + 1 for plan in plans}
+        if any(count > self._slots.room(slot) for slot, count in rows.items()):
+            return None
+        for slot, count in rows.items():
+            self._slots.write_ahead(slot, count)
+        asks = [_ask(plan, shape.depth) for plan in plans]  # of their starts nothing is sent
+        self._inputs.send_depths([ask.depth for ask in asks], shape.batch)
+        ahead.behind = self._begin(plans, asks, shape)
+        return ahead.behind
+
+    def _shape(self, plans: Sequence[RoundPlan]) -> Shape:
+        batch = self._graphs.bucket(len(plans))
+        return Shape(batch, min(max(plan.depth for plan in plans), self._graphs.deepest(batch)))
+
+    def _begin(self, plans: Sequence[RoundPlan], asks: Sequence[Ask], shape: Shape) -> CudaPending:
+        self._found.rotate()
+        pending = CudaPending(self._target, self._slots, plans, asks, self._found[0], self._alone)
+        pending.begin(lambda: self._graphs(shape))
         self._in_flight = pending
         return pending
 
@@ -214,3 +235,8 @@ class CudaBackend:
             return None
         shares = [*synthetic, *[0.0] * self.max_depth][: self.max_depth]
         return torch.tensor(shares, dtype=torch.float32, device=self.device)
+
+
+def _ask(plan: RoundPlan, deepest: int) -> Ask:
+    depth, text = min(plan.depth, deepest), plan.tokens
+    return Ask(plan.slot, len(text) - 1, text[-1], depth, plan.sampler)

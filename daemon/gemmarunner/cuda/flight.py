@@ -19,7 +19,8 @@ class CudaPending:
     """See `engine.ports.Pending`. Sequences the graph cannot choose for are chosen for at the end.
 
     These are requests with penalties or without top_k, and rows with a very large tie. NOTE: they
-    cost a second product with the head, and a wait for each.
+    cost a second product with the head, and a wait for each. A round behind has written over what
+    that takes; so there the round and the one behind bring these sequences nothing.
     """
 
     def __init__(
@@ -29,21 +30,51 @@ class CudaPending:
         plans: Sequence[RoundPlan],
         asks: Sequence[Ask],
         found: Tensor,
+        alone: set[int],
     ) -> None:
-        """`found`: see `RoundGraphs`."""
+        """`found`, int64 on the host, takes what the round brings; pinned where there is a GPU.
+
+        `alone` gets the slots whose tokens the graph could not choose.
+        """
         self._target = target
         self._slots = slots
         self._plans = plans
         self._asks = asks
         self._found = found
+        self._alone = alone
         self._clock = _DeviceClock(target.device)
+        self._forgotten: set[int] = set()
+        self.behind: CudaPending | None = None  # the round begun behind this one
         self.done = False
 
     def begin(self, run: Callable[[], RoundOutputs]) -> None:
-        """Enqueues the round."""
+        """Enqueues the round, and the copy of its tokens to the host."""
         self._clock.start()
         self._outputs = run()
+        packed = self._outputs.packed
+        self._place().copy_(packed, non_blocking=True)
         self._clock.stop()
+
+    def leads(self, plans: Sequence[RoundPlan]) -> bool:
+        """Whether a round of `plans` may be enqueued behind this one before it is over.
+
+        It must have the very sequences of this one, and all their tokens must come of the graph.
+        """
+        own = [(plan.slot, id(plan.sampler)) for plan in self._plans]
+        return (
+            not self.done
+            and not self._forgotten
+            and own == [(plan.slot, id(plan.sampler)) for plan in plans]
+            and all(self._chosen_there(plan) for plan in plans)
+        )
+
+    def rows(self, slot: int) -> int:
+        """How many positions at most the round adds to a slot that it has."""
+        return next(ask.depth for ask in self._asks if ask.slot == slot) + 1
+
+    def forget(self, slot: int) -> None:
+        """What the round brings for a slot is dropped."""
+        self._forgotten.add(slot)
 
     @torch.inference_mode()
     def wait(self) -> RoundResult:
@@ -51,20 +82,32 @@ class CudaPending:
         self.done = True  # also if it failed: it is over
         seconds = self._clock.wait()
         started = time.perf_counter()
-        packed = self._outputs.packed
-        found: list[list[int]] = self._found[: packed.numel()].view(packed.shape).tolist()
+        found: list[list[int]] = self._place().tolist()
         tokens = [self._tokens(index, found[index]) for index in range(len(self._plans))]
         for ask, new in zip(self._asks, tokens, strict=True):
-            self._slots.advance(ask.slot, len(new))
+            if new:
+                self._slots.advance(ask.slot, len(new))
         return RoundResult(tokens, seconds + time.perf_counter() - started)
+
+    def _place(self) -> Tensor:
+        packed = self._outputs.packed
+        return self._found[: packed.numel()].view(packed.shape)
+
+    def _chosen_there(self, plan: RoundPlan) -> bool:
+        return fits_device(plan.sampler, self._target.config.suppress_tokens)
 
     def _tokens(self, index: int, row: list[int]) -> list[int]:
         """A sequence's new tokens; `row` is its part of `RoundOutputs.packed`."""
-        count, overflow = row[:2]
-        sampler, suppressed = self._plans[index].sampler, self._target.config.suppress_tokens
-        if overflow or not fits_device(sampler, suppressed):
+        plan, (count, overflow) = self._plans[index], row[:2]
+        if plan.slot in self._forgotten:
+            return []
+        if self._chosen_there(plan) and not overflow:
+            return row[2 : 2 + count]
+        self._alone.add(plan.slot)
+        if self.behind is None:
             return self._chosen_here(index)
-        return row[2 : 2 + count]
+        self.behind.forget(plan.slot)
+        return []
 
     def _chosen_here(self, index: int) -> list[int]:
         """As the graph would have done: chooses, accepts, and keeps the hidden row."""

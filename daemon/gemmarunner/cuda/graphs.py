@@ -1,14 +1,13 @@
 """Rounds captured as CUDA graphs, one for each batch size and depth; without CUDA, plain calls.
 
-The copies of a round's inputs and of its tokens are parts of its graph: each would else be a call
-of its own, for which the device waits.
+The copies of a round's inputs and of its tokens are no parts of its graph: a graph that follows
+another reads where that one left off, and their tokens go to different places on the host.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
 
 from gemmarunner.cuda.inputs import Inputs
 from gemmarunner.cuda.round import CudaRound, RoundOutputs
@@ -34,23 +33,32 @@ class Capturer:
 
     @torch.inference_mode()
     def __call__(self, run: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
-        """Calls `run` plainly, which loads its kernels, and then once more into a graph.
+        """Calls `run` plainly, which loads its kernels, and then once more into a graph."""
+        stream, current = self._own_stream(), torch.cuda.current_stream(self._device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            run()
+        current.wait_stream(stream)
+        return self.capture(run)
+
+    @torch.inference_mode()
+    def capture(self, run: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+        """`run`, whose kernels are loaded, as a graph; nothing is computed.
 
         Not by `torch.cuda.graph`, which empties torch's memory cache before every capture.
         """
-        current: Any = torch.cuda.current_stream(self._device)
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            run()
+        with torch.cuda.stream(self._own_stream()):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             outputs = run()
             graph.capture_end()
-        current.wait_stream(self._stream)
         return graph, outputs
+
+    def _own_stream(self) -> Any:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+        return self._stream
 
 
 def _size(shape: Shape) -> tuple[int, int]:
@@ -71,14 +79,11 @@ class RoundGraphs:
         batches: Sequence[int],
         max_depth: int,
         device: torch.device,
-        found: Tensor,
     ) -> None:
-        """`found`, int64 on the host, takes what a round brings; pinned where there is a GPU."""
         self._run = run
         self._inputs = inputs
         self._batches = batches
         self._max_depth = max_depth
-        self._found = found
         self._device = device
         self.drafts = True  # whether rounds may draft; written by the backend
         self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
@@ -111,13 +116,15 @@ class RoundGraphs:
         return max(0, min(self._max_depth, MAX_TILE // batch - 1))
 
     def __call__(self, shape: Shape) -> RoundOutputs:
-        """Begins a round of what was written into the inputs; its tokens go into `found`."""
+        """Begins a round of what the inputs' fields say on the device."""
         if self._device.type != "cuda":
-            return self._whole(shape)
-        if shape not in self._captured:
-            self._capture(shape)
-        graph, outputs = self._captured[shape]
-        graph.replay()
+            return self.run_plainly(shape)
+        if shape in self._captured:
+            graph, outputs = self._captured[shape]
+            graph.replay()
+            return outputs
+        outputs = self.run_plainly(shape)  # a trial would move the slots on
+        self._captured[shape] = self._capturer(shape).capture(lambda: self.run_plainly(shape))
         return outputs
 
     @torch.inference_mode()
@@ -138,10 +145,11 @@ class RoundGraphs:
     @torch.inference_mode()
     def build(self, shape: Shape) -> None:
         """A graph of `shape` is there; the inputs must name what it may write over once."""
+        self._inputs.send()
         if self._device.type == "cuda":
-            self._capture(shape)
+            self._captured[shape] = self._capturer(shape)(lambda: self.run_plainly(shape))
         else:
-            self._whole(shape)
+            self.run_plainly(shape)
 
     def clear_drafting(self) -> None:
         """Frees the graphs that draft."""
@@ -154,13 +162,5 @@ class RoundGraphs:
         self._captured.clear()
         self._plain = Capturer(self._device)
 
-    def _capture(self, shape: Shape) -> None:
-        capturer = self._drafting if shape.depth else self._plain
-        self._captured[shape] = capturer(lambda: self._whole(shape))
-
-    def _whole(self, shape: Shape) -> RoundOutputs:
-        self._inputs.send()
-        outputs = self.run_plainly(shape)
-        packed = outputs.packed
-        self._found[: packed.numel()].view(packed.shape).copy_(packed, non_blocking=True)
-        return outputs
+    def _capturer(self, shape: Shape) -> Capturer:
+        return self._drafting if shape.depth else self._plain

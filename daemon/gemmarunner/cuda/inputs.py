@@ -1,5 +1,8 @@
 """What the host tells a round of each of its sequences: one small buffer, one copy to the device.
 
+A round moves its seeds, starts and positions on by itself, so one that follows with the same
+sequences needs at most other depths.
+
 ```
 key | seed | place | slot | start | depth | top_k | position | temperature | top_p | min_p
 ```
@@ -64,18 +67,28 @@ class Fields(NamedTuple):
 _DTYPES = (_LONG,) * 3 + (_INT,) * 5 + (_FLOAT,) * 3
 
 
+class _Page:
+    """The buffer's twin on the host."""
+
+    def __init__(self, nbytes: int, width: int, pinned: bool) -> None:
+        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=pinned)
+        self.fields = Fields(*_fields(self.buffer, width))
+        self.written: list[npt.NDArray[np.generic]] = [field.numpy() for field in self.fields]
+
+
 class Inputs:
-    """The buffer on the device, and its twin on the host where the next round is written down."""
+    """The buffer on the device, and two pages on the host, written in turns.
+
+    A page's copy may wait behind one round under way, so two are enough.
+    """
 
     def __init__(self, width: int, device: torch.device) -> None:
         """For batches of up to `width` sequences."""
         nbytes = sum(_size(dtype, width) for dtype in _DTYPES)
-        self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._device = torch.zeros(nbytes, dtype=torch.uint8, device=device)
-        self._written: list[npt.NDArray[np.generic]] = [
-            field.numpy() for field in _fields(self._host, width)
-        ]
+        self._page, self._next = (_Page(nbytes, width, device.type == "cuda") for _ in range(2))
         self._width = width
+        self._depths: list[int] = []  # as last sent
 
     def fields(self, batch: int) -> Fields:
         """The device's fields for a batch of `batch` sequences."""
@@ -85,16 +98,31 @@ class Inputs:
         """Writes down what `asks` say; up to `batch` sequences the last one is repeated.
 
         A repeated sequence computes the same numbers once more and writes them to the same places,
-        so it needs no slot of its own. The buffer must not be in use by a round under way.
+        so it needs no slot of its own. No round may be under way.
         """
         rows = [_numbers(ask) for ask in asks]
         rows += rows[-1:] * (batch - len(rows))
-        for field, column in zip(self._written, zip(*rows, strict=True), strict=True):
+        self._turn_page()
+        for field, column in zip(self._page.written, zip(*rows, strict=True), strict=True):
             field[:batch] = column
+        self._depths = [ask.depth for ask in asks]
 
     def send(self) -> None:
         """Enqueues the copy to the device of what was written down."""
-        self._device.copy_(self._host, non_blocking=True)
+        self._device.copy_(self._page.buffer, non_blocking=True)
+
+    def send_depths(self, depths: Sequence[int], batch: int) -> None:
+        """All other fields stay as the last round leaves them; it may be under way."""
+        if list(depths) == self._depths:
+            return
+        self._depths = list(depths)
+        self._turn_page()
+        written = self._page.fields.depth[:batch]
+        written.copy_(torch.tensor(self._depths + self._depths[-1:] * (batch - len(depths))))
+        self.fields(batch).depth.copy_(written, non_blocking=True)
+
+    def _turn_page(self) -> None:
+        self._page, self._next = self._next, self._page
 
 
 def fits_device(sampler: Sampler, suppressed: tuple[int, ...]) -> bool:

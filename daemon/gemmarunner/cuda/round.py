@@ -14,12 +14,13 @@ from gemmarunner.cuda.slots import Slots
 from gemmarunner.cuda.target import CudaTarget
 from gemmarunner.kernels.accept import accept
 from gemmarunner.kernels.choose import choose
+from gemmarunner.kernels.settle import settle
 
 
 class RoundOutputs(NamedTuple):
     """What a round leaves on the device; B sequences, K drafts each."""
 
-    packed: Tensor  # [B, K + 3] int64: count, overflow, then the new tokens
+    packed: Tensor  # [B, K + 3] int64: see `kernels.settle`
     drafts: Tensor  # [B, K] int64
     hidden: Tensor  # [B, K + 1, hidden] T, the final row of every verified token
 
@@ -44,8 +45,8 @@ class CudaRound:
     def __call__(self, fields: Fields, depth: int) -> RoundOutputs:
         """Runs a round with `depth` drafts for every sequence; `fields.depth` of them count.
 
-        Afterwards the slots' keys and values hold all verified rows, and their hidden rows are
-        those that chose the last new tokens.
+        Afterwards the slots' keys and values hold all verified rows, their hidden rows are those
+        that chose the last new tokens, and `fields` say where the next round begins.
         """
         batch, per = fields.seed.shape[0], depth + 1
         drafts = self._drafts(fields, depth)
@@ -58,7 +59,7 @@ class CudaRound:
         synthetic = None if self._synthetic is None else self._synthetic[:depth]
         accepted = accept(drafts, chosen.view(batch, per), fields.depth, hidden, synthetic, how)
         self._slots.hidden.index_copy_(0, fields.place, accepted.hidden)
-        packed = torch.cat((accepted.count[:, None], overflow[:, None], accepted.new), 1)
+        packed = settle(accepted, overflow, fields.seed, fields.start, fields.position)
         return RoundOutputs(packed, drafts, hidden)
 
     def _drafts(self, fields: Fields, depth: int) -> Tensor:

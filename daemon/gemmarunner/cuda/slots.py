@@ -82,6 +82,10 @@ class Slots:
         """Committed positions."""
         return self._lengths[slot]
 
+    def room(self, slot: int) -> int:
+        """Rows that may be written from the length on."""
+        return self._full_ring - self._lengths[slot]
+
     def write_ahead(self, slot: int, rows: int) -> None:
         """Takes note that `rows` positions from the length on are about to be written."""
         end = self._lengths[slot] + rows

@@ -104,6 +104,9 @@ class EagerBackend:
         """One round of all `plans`, which runs when it is waited for."""
         return EagerRound(self, plans)
 
+    def follow(self, plans: Sequence[RoundPlan]) -> None:
+        """No round runs by itself here."""
+
     @torch.inference_mode()
     def run(self, plans: Sequence[RoundPlan]) -> RoundResult:
         """One round of all `plans`, now."""

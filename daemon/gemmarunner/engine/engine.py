@@ -44,7 +44,9 @@ class Engine:
     the inbox (a deque, whose ends are safe to share), which `step` reads.
 
     A step waits for the round in flight, gives its tokens to their sequences, and launches the next
-    round before it returns, so that its caller handles the events while the device works.
+    round before it returns, so that its caller handles the events while the device works. Where
+    nothing but rounds of the same sequences is to be done, the next one is launched even before the
+    wait, behind the one in flight: it is lost when a text ends meanwhile.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something; thread-safe."""
-        waits = self._inbox or self._waiting or self._switch.has_work
+        waits = self._inbox or self._waiting or self._switch.has_work or self._flight
         return bool(waits or any(slot.sequence for slot in self._slots))
 
     @property
@@ -142,25 +144,37 @@ class Engine:
 
         Waits for the device as long as a round, or where nothing decodes, a prompt's chunk takes.
         """
-        landing = self._land()
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            self._flight = self._behind(flight)
+        landing = _landed(flight)
         events = self._read_inbox()  # first, so that nothing is added to a cancelled text
         events += self._commit(landing)
-        self._switch.turn()  # no round is in flight
-        events += self._answer_prompts()
+        if self._flight is None:
+            self._switch.turn()
+            events += self._answer_prompts()
         events += self._retire()
         events += self._fill_slots()
-        events += self._launch()
+        if self._flight is None:
+            events += self._launch()
         events += self._read_chunk()
         return events + self._retire()
 
-    def _land(self) -> Landing | None:
-        flight, self._flight = self._flight, None
-        if flight is None:
+    def _behind(self, flight: Flight) -> Flight | None:
+        """The next round of the sequences in flight, begun before theirs has landed."""
+        pairs = zip(flight.sequences, flight.depths, strict=True)
+        rooms = [sequence.room - depth - 1 for sequence, depth in pairs]
+        busy = [slot.sequence for slot in self._slots if slot.sequence is not None]
+        others = self._inbox or self._switch.has_work or busy != flight.sequences
+        if others or min(rooms) < 1:
             return None
+        depth_limit = self._backend.depth_limit(len(busy))
+        depths = planned_depths(busy, rooms, self._controller, depth_limit)
         try:
-            return Landing(flight, flight.pending.wait())
-        except _DEVICE_ERRORS as error:
-            return Landing(flight, error)
+            pending = self._backend.follow(plans(flight.slots, depths))
+        except _DEVICE_ERRORS:  # the round in flight has failed too, and says so
+            return None
+        return flight._replace(pending=pending, depths=depths) if pending else None
 
     def _read_inbox(self) -> list[EngineEvent]:
         events: list[EngineEvent] = []
@@ -186,7 +200,7 @@ class Engine:
         if landing is None:
             return []
         if isinstance(landing.result, Exception):
-            return self._fail(landing.flight.slots, landing.result)
+            return self._fail(landing.flight.held(), landing.result)
         return commit(landing.flight, landing.result, self._eos_ids, self._controller)
 
     def _retire(self) -> list[EngineEvent]:
@@ -255,13 +269,13 @@ class Engine:
         if not slots:
             return []
         sequences = [slot.sequence for slot in slots if slot.sequence]
-        depth_limit = self._backend.depth_limit(len(sequences))
-        depths = planned_depths(sequences, self._controller, depth_limit)
+        depth_limit, rooms = self._backend.depth_limit(len(sequences)), [s.room for s in sequences]
+        depths = planned_depths(sequences, rooms, self._controller, depth_limit)
         try:
             pending = self._backend.launch(plans(slots, depths))
         except _DEVICE_ERRORS as error:
             return self._fail(slots, error)
-        self._flight = Flight(pending, slots, depths)
+        self._flight = Flight(pending, slots, sequences, depths)
         return []
 
     def _read_chunk(self) -> list[EngineEvent]:
@@ -339,6 +353,15 @@ class Engine:
                 events.append(sequence.finished(sequence.reason, self._clock_ns()))
             slot.clear()
         return events
+
+
+def _landed(flight: Flight | None) -> Landing | None:
+    if flight is None:
+        return None
+    try:
+        return Landing(flight, flight.pending.wait())
+    except _DEVICE_ERRORS as error:
+        return Landing(flight, error)
 
 
 def _unstarted(request: EngineRequest, reason: Reason) -> Finished:

@@ -15,7 +15,13 @@ class Flight(NamedTuple):
 
     pending: Pending
     slots: list[Slot]
+    sequences: list[Sequence]
     depths: list[int]
+
+    def held(self) -> list[Slot]:
+        """The slots that still belong to the sequences of this round."""
+        pairs = zip(self.slots, self.sequences, strict=True)
+        return [slot for slot, sequence in pairs if slot.sequence is sequence]
 
 
 class Landing(NamedTuple):
@@ -26,10 +32,10 @@ class Landing(NamedTuple):
 
 
 def planned_depths(
-    sequences: list[Sequence], controller: DepthController, depth_limit: int
+    sequences: list[Sequence], rooms: list[int], controller: DepthController, depth_limit: int
 ) -> list[int]:
-    """How many tokens to draft for each: never more than its answer's room or the context takes."""
-    limits = [min(depth_limit, sequence.room - 1) for sequence in sequences]
+    """How many tokens to draft for each, whose text may still grow by `rooms`."""
+    limits = [min(depth_limit, room - 1) for room in rooms]
     chosen: Mapping[Regime, int] = {}
     if depth_limit and any(sequence.drafts is None for sequence in sequences):
         widest: dict[Regime, int] = {}
@@ -58,10 +64,8 @@ def commit(
     """The texts grow by what the round brought, cancelled ones aside, and figures are learned."""
     events: list[EngineEvent] = []
     outcomes: list[tuple[Regime, list[bool]]] = []
-    for slot, depth, tokens in zip(flight.slots, flight.depths, result.tokens, strict=True):
-        sequence = slot.sequence
-        assert sequence is not None
-        if sequence.reason is not None:  # cancelled while the round was in flight
+    for sequence, depth, tokens in zip(flight.sequences, flight.depths, result.tokens, strict=True):
+        if sequence.reason is not None or not tokens:  # over while the round was in flight
             continue
         visible = sequence.commit(tokens, eos_ids)
         outcomes.append((sequence.regime, _counted(sequence, depth, tokens, visible)))

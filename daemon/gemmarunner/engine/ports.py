@@ -24,7 +24,7 @@ class RoundPlan(NamedTuple):
 class RoundResult(NamedTuple):
     """What a round brought."""
 
-    tokens: list[list[int]]  # a plan each: 1 to depth + 1 new tokens
+    tokens: list[list[int]]  # a plan each: 1 to depth + 1 new tokens; none: see `Backend.follow`
     seconds: float  # the round alone on its device, neither queueing nor what the caller does
 
 
@@ -85,7 +85,10 @@ class Backend(Protocol):
         """Whether `truncate` would leave every key that the next row has to see."""
 
     def truncate(self, slot: int, length: int) -> None:
-        """Drops the positions from `length` on; `length` 0 is always possible."""
+        """Drops the positions from `length` on; `length` 0 is always possible.
+
+        Also while a round is in flight: what it brings for the slot is dropped too.
+        """
 
     def prefill(self, slot: int, tokens: Sequence[int]) -> None:
         """Reads one chunk of a text, at most `max_rows` tokens, at `length(slot)` on.
@@ -102,6 +105,18 @@ class Backend(Protocol):
 
         Raises:
             RuntimeError: the device failed; nothing in the slots of the round can be trusted.
+        """
+
+    def follow(self, plans: Sequence[RoundPlan]) -> Pending | None:
+        """Begins the round behind the one in flight, whose tokens the texts in `plans` still lack.
+
+        The device then never waits for its host. None where it cannot be: for other sequences than
+        those in flight, near the end of a slot, on a device that runs nothing by itself. At most
+        one round follows another; the first is waited for before a third begins. Where a row of a
+        round with a follower turns out to need its host, both bring that sequence no tokens.
+
+        Raises:
+            RuntimeError: the device failed; nothing in the slots of the rounds can be trusted.
         """
 
     def snapshot(self, slot: int) -> Snapshot:

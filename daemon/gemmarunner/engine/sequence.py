@@ -9,7 +9,7 @@ from gemmarunner.engine.sampling import Sampler
 from gemmarunner.engine.stats import DraftLedger
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A request that has a slot."""
 

@@ -15,6 +15,7 @@ themselves when a text turns predictable.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gemmarunner.engine.estimates import AcceptanceTable, CostTable
 
@@ -28,7 +29,13 @@ _NEVER = 50  # rounds that a depth never tried seems to have waited
 _LEAST_LOSS = 0.01  # share of a round; no probe is free, so that there is an order among them
 _DOUBTFUL = 1.5  # times what was expected of a depth never measured
 _REFRESH = 4  # rounds that expectations hold, once there were
+_OVERDUE = 2  # rounds after which a probe that was not recorded is given up
 _EARLY = 32  # rounds in which they are made anew each time
+
+
+class _Probe(NamedTuple):
+    depth: int
+    after: int  # rounds recorded before it was chosen
 
 
 class DepthTrack:
@@ -41,7 +48,7 @@ class DepthTrack:
         self.selected = 0
         self._known_before = costs.knows(0)
         self._saved: float | None = None  # seconds that probes may cost
-        self._probe: int | None = None
+        self._probe: _Probe | None = None  # under way
         self._again: int | None = None  # a depth to be measured a second time
         self._rounds = 0
         self._tried: dict[int, int] = {}  # depth -> round in which it last was
@@ -55,8 +62,11 @@ class DepthTrack:
             self.selected = self.best(max_depth)
 
     def choose(self, limit: int, deepest: int) -> int:
-        """The depth of the next round, at most `limit`; `deepest` is what its width permits."""
-        limit, self._probe = min(limit, deepest), None
+        """The depth of the next round, at most `limit`; `deepest` is what its width permits.
+
+        The round before it may still be under way, and be recorded later.
+        """
+        limit = min(limit, deepest)
         if limit <= 0:  # 1
             return 0
         if not self._known_before and self.costs.samples(0) < _BASE_ROUNDS:  # 2
@@ -68,8 +78,10 @@ class DepthTrack:
         again, self._again = self._again, None
         if again is not None and again <= deepest:  # 3
             return again
-        self._probe = self._affordable_probe(deepest)  # 4
-        return best if self._probe is None else self._probe  # 5
+        if self._probe is None or self._rounds > self._probe.after + _OVERDUE:
+            self._probe = self._affordable_probe(deepest)  # 4
+            return best if self._probe is None else self._probe.depth
+        return best  # 5
 
     def record(self, depth: int, outcomes: Sequence[bool], seconds: float) -> None:
         """Learns what a round took; `outcomes` are in the acceptance table already."""
@@ -86,7 +98,8 @@ class DepthTrack:
         if self._saved is None:
             self._saved = _SAVED_AT_FIRST * base
         self._saved += _PROBING * min(seconds, 4 * base)
-        if self._probe is not None and depth == self._probe:
+        if self._probe is not None and depth == self._probe.depth:
+            self._probe = None
             gained = (1 + sum(outcomes)) * self._seconds_per_token()
             self._saved -= max(self._seconds[depth] - gained, -base)
         self._saved = min(self._saved, _SAVED_AT_MOST * base)
@@ -120,7 +133,7 @@ class DepthTrack:
     def _seconds_per_token(self) -> float:
         return self._seconds[self.selected] / self._tokens[self.selected]
 
-    def _affordable_probe(self, deepest: int) -> int | None:
+    def _affordable_probe(self, deepest: int) -> _Probe | None:
         """The depth most worth another look, if its price has been saved up.
 
         Worth grows with the rounds since it was last tried and falls with the price.
@@ -137,5 +150,6 @@ class DepthTrack:
             waited = self._rounds - self._tried.get(depth, -_NEVER)
             if waited > worth * loss:
                 best, worth, price = depth, waited / loss, loss
-        affordable = best is not None and min(price, _SAVED_AT_MOST * base) <= self._saved
-        return best if affordable else None
+        if best is None or min(price, _SAVED_AT_MOST * base) > self._saved:
+            return None
+        return _Probe(best, self._rounds)

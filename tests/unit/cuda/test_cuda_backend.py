@@ -76,7 +76,7 @@ def test_cuda_inputs_arrive_as_written() -> None:
 
 def test_cuda_graphs_never_outgrow_the_invariant_rows() -> None:
     """Rows beyond one tile would depend on their number, so wide batches draft less deep."""
-    graphs = RoundGraphs(None, None, [1, 2, 4, 8, 16, 32], 8, CPU, None)  # type: ignore[arg-type]
+    graphs = RoundGraphs(None, None, [1, 2, 4, 8, 16, 32], 8, CPU)  # type: ignore[arg-type]
 
     assert max(shape.batch * (shape.depth + 1) for shape in graphs.shapes) <= 128
     assert graphs.shapes[:2] == [Shape(32, 3), Shape(16, 7)]

@@ -13,7 +13,7 @@ from gemmarunner.kernels.linear_plan import row_tile
 @pytest.mark.parametrize("group", [1, 2, 4, 8, 16])
 def test_cuda_built_rounds_stand_for_all(slots: int, group: int) -> None:
     """Row tiles, attention tiles and what drafting calls: none is met in a request first."""
-    graphs = RoundGraphs(None, None, buckets(slots), 8, torch.device("cpu"), None)  # type: ignore[arg-type]
+    graphs = RoundGraphs(None, None, buckets(slots), 8, torch.device("cpu"))  # type: ignore[arg-type]
 
     def variants(shapes: list) -> set:
         return {

@@ -25,7 +25,9 @@ from gemmarunner.kernels import (
     choose_triton,
     embed_triton,
     experts_triton,
+    settle_triton,
 )
+from gemmarunner.kernels.accept import Accepted
 from gemmarunner.kernels.choose import Choosing
 
 SHARED_LIMIT = 232_448  # bytes a program may have
@@ -94,6 +96,9 @@ def main() -> None:
     hidden, ids = empty(BATCH, 5, 2560), numbers(I64)
     drafts, chosen = empty(BATCH, 4, dtype=I64), empty(BATCH, 5, dtype=I64)
     accept_triton.launch_accept(drafts, chosen, numbers(I32), hidden, None, None)
+    brought = Accepted(chosen, numbers(I32), ids, numbers(torch.bfloat16))
+    overflow = numbers(torch.bool)
+    settle_triton.launch_settle(brought, overflow, ids, numbers(I32), numbers(I32))
     embed_triton.launch_embed(ids, empty(262_144, 2560), 50.5)
     context, gain = empty(2, BATCH, 10_752, dtype=F32), empty(256, dtype=F32)
     table = empty(262_144, 10_752)
@@ -123,7 +128,14 @@ def compile_experts() -> None:
 
 def stand_in(launch: Callable[..., None]) -> None:
     """Holds afterwards: launchers call `launch` instead of a device."""
-    rooms = (accept_triton, centroid_triton, choose_triton, embed_triton, experts_triton)
+    rooms = (
+        accept_triton,
+        centroid_triton,
+        choose_triton,
+        embed_triton,
+        experts_triton,
+        settle_triton,
+    )
     for room in rooms:
         room.launch = launch  # type: ignore[attr-defined]
 
