@@ -150,6 +150,33 @@ def test_company_changes_no_word_in_bf16() -> None:
     assert written(backend, prompts, by, [0, 3, 8], 400) == alone
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_rounds_behind_others_change_no_word_in_bf16(sampling: Sampling) -> None:
+    """Three sequences, 400 tokens each, depths that change: begun early, and one after another."""
+    backend, prompts = nano(4), [prompt(seed, 100 * seed) for seed in (1, 3, 6)]
+    by = sampler(backend, sampling)
+    expected = written(backend, prompts, by, [0, 3, 8], 400)
+    texts = []
+    for slot, tokens in enumerate(prompts):
+        backend.truncate(slot, 0)
+        backend.prefill(slot, tokens)
+        texts.append([*tokens, backend.first(slot, tokens, by)])
+
+    def plans(turn: int) -> list[RoundPlan]:
+        return [RoundPlan(i, text, by, (turn * (i + 1)) % 9) for i, text in enumerate(texts)]
+
+    pending, turn = backend.launch(plans(0)), 0
+    while min(len(t) - len(p) for t, p in zip(texts, prompts, strict=True)) < 400:
+        turn += 1
+        behind = backend.follow(plans(turn // 3))
+        assert behind is not None
+        for text, new in zip(texts, pending.wait().tokens, strict=True):
+            text += new
+        pending = behind
+
+    assert [t[len(p) : len(p) + 400] for t, p in zip(texts, prompts, strict=True)] == expected
+
+
 def test_restored_slot_goes_on_alike() -> None:
     """A snapshot taken into another slot writes the same text."""
     backend, tokens = nano(2), prompt(4)
