@@ -63,6 +63,7 @@ def run(backend: CudaBackend, again: Any, *, switches: bool) -> Run:
     while engine.has_work:
         step = len(steps)
         if switches and step == DETACH_AT:
+            gc.collect()
             figures["free_before"] = _free()
             engine.detach(lambda freed: figures.update(said=freed))
         if switches and step == DETACH_AT + 2:

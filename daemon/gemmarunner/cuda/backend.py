@@ -16,7 +16,7 @@ from gemmarunner.cuda.slots import Slots, SlotSnapshot, buckets
 from gemmarunner.cuda.tail import TailGraph
 from gemmarunner.cuda.target import CudaTarget, Tail
 from gemmarunner.cuda.warming import build_kernels, load_libraries
-from gemmarunner.engine.owned import own_bytes
+from gemmarunner.engine.owned import freed_by
 from gemmarunner.engine.ports import RoundPlan, Snapshot
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
@@ -165,12 +165,13 @@ class CudaBackend:
         """Frees the drafter and the rounds that draft; the bytes."""
         if self._round.drafter is None:
             return 0
+        return freed_by(self.device, self._drop_drafter)
+
+    def _drop_drafter(self) -> None:
         self._in_flight = None  # it is over, and holds what its graph left
-        before = own_bytes(self.device)
         self._graphs.drafts = False
         self._graphs.clear_drafting()
         self._round.drafter = None
-        return max(0, before - own_bytes(self.device))
 
     def attach(self, drafter: CudaDrafter) -> Iterator[None]:
         """A `next` captures one round that drafts; where kernels are new, they are built first."""

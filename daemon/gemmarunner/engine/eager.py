@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gemmarunner.engine.kvcache import KVCache, KVSnapshot
-from gemmarunner.engine.owned import own_bytes
+from gemmarunner.engine.owned import freed_by
 from gemmarunner.engine.ports import Drafter, Report, RoundPlan, RoundResult, Snapshot, Target
 from gemmarunner.engine.propose import DraftKind
 from gemmarunner.engine.request import Sampling
@@ -140,9 +140,10 @@ class EagerBackend:
         """Lets go of the drafter; the bytes that freed."""
         if self._pair.drafter is None:
             return 0
-        before = own_bytes(self.device)
+        return freed_by(self.device, self._drop_drafter)
+
+    def _drop_drafter(self) -> None:
         self._pair = self._pair._replace(drafter=None)
-        return max(0, before - own_bytes(self.device))
 
     def attach(self, drafter: Drafter) -> Iterator[None]:
         """The next round may draft."""
