@@ -20,7 +20,11 @@ from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
 from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.linear import MakeLinear, make_linear
+from gemmarunner.models.packing import Pack, packer
 from gemmarunner.models.target import Target
+from gemmarunner.models.weights import Matrix
+from gemmarunner.native.linear import BLOCK
+from gemmarunner.quant.formats import Format, quantize
 from tests.bench import shapes
 
 _CHUNK = 256
@@ -30,7 +34,8 @@ _CPU = torch.device("cpu")
 _BYTES_PER_WEIGHT = {"bf16": 2.0, "int8": 1.0625, "q8_0": 1.0625, "int4": 0.5625, "q4_0": 0.5625}
 # What may be approximated further; q8_0 and q4_0 stand for files that hold them, kept as they are.
 _REQUANTIZED = (("int8", ""), ("int8", "head"), ("int4", "head"))
-_QUANTIZED = {"q8_0": "int8", "q4_0": "int4"}  # as `--quantize` calls them
+_IN_FILES = ("q8_0", "q4_0")
+_SMALL_ELEMENTS = 2**16  # below this files keep 16 bits
 
 
 class CpuPair(NamedTuple):
@@ -55,8 +60,8 @@ def run(
     use_threads(threads, "cpu", int(pair.read_bytes))
     before = read_bandwidth()
     cache = KVCache(pair.target.config, prompt + tokens + 64, _CHUNK, _CPU, torch.float32)
-    prefill_s = _prefill(pair.target, cache, prompt)
-    seconds, counts = _decode(pair, cache, depth, accept, tokens)
+    prefill_s = prefill(pair.target, cache, prompt)
+    seconds, counts = decode(pair, cache, depth, accept, tokens)
     bandwidth = max(before, read_bandwidth())
     per_round = statistics.mean(counts)
     ms_round = statistics.median(seconds) * 1e3
@@ -110,15 +115,25 @@ class _Take:
 def _packing(weights: str) -> tuple[MakeLinear, MakeLinear]:
     if weights == "bf16":
         return make_linear, make_linear
-    from gemmarunner.models.packing import packer
-
-    pack = packer(_QUANTIZED.get(weights, weights))
+    pack = _as_in_files(weights) if weights in _IN_FILES else packer(weights)
 
     def packed(name: str) -> MakeLinear:
         requantize = (weights, name) in _REQUANTIZED
         return lambda matrix: make_linear(pack(name, matrix), requantize=requantize)
 
     return packed(""), packed("head")
+
+
+def _as_in_files(weights: str) -> Pack:
+    """Blocks as GGML makes them, which take no search; the head in 8 bits."""
+
+    def pack(name: str, matrix: Matrix) -> Matrix:
+        wanted = Format.Q8_0 if name == "head" else Format(weights)
+        assert isinstance(matrix, Tensor)
+        fits = matrix.numel() >= _SMALL_ELEMENTS and matrix.shape[1] % BLOCK == 0
+        return quantize(matrix, wanted, search=False) if fits else matrix
+
+    return pack
 
 
 def read_bandwidth() -> float:
@@ -132,7 +147,7 @@ def read_bandwidth() -> float:
     return _READ_BYTES / min(times)
 
 
-def _prefill(target: Target, cache: KVCache, prompt: int) -> float:
+def prefill(target: Target, cache: KVCache, prompt: int) -> float:
     """Seconds of a prompt in chunks."""
     generator = torch.Generator().manual_seed(2)
     text = torch.randint(10, target.config.vocab_size, (prompt,), generator=generator)
@@ -143,7 +158,7 @@ def _prefill(target: Target, cache: KVCache, prompt: int) -> float:
 
 
 @torch.inference_mode()
-def _decode(
+def decode(
     pair: CpuPair, cache: KVCache, depth: int, accept: list[float], wanted: int
 ) -> tuple[list[float], list[int]]:
     """Seconds and tokens of each round."""

@@ -8,6 +8,7 @@ are on the PATH.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import shutil
@@ -160,11 +161,21 @@ def llama_lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _drafting(options: argparse.Namespace) -> list[str]:
     spec = ["-md", options.draft_gguf, "--spec-type", "draft-mtp"]
-    spec += ["--draft-max", str(options.depth)]
+    spec += ["--spec-draft-n-max", str(options.depth)]
     return spec + (["--spec-synth-rates", options.accept] if options.accept else [])
 
 
 def _llama_server_ms(command: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    with llama_server(command) as port:
+        timings = [_answer(port, options) for _ in range(options.repeats + 1)][1:]
+    per_token = statistics.median(t["predicted_per_token_ms"] for t in timings)
+    prompt = statistics.median(t["prompt_ms"] for t in timings)
+    return {"first_ms": round(prompt, 2), "ms_per_token": round(per_token, 3)}
+
+
+@contextlib.contextmanager
+def llama_server(command: list[str]) -> Iterator[int]:
+    """A llama-server that answers on the port, and is ended after."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -175,13 +186,10 @@ def _llama_server_ms(command: list[str], options: argparse.Namespace) -> dict[st
     )
     try:
         _await_health(port, process)
-        timings = [_completion(port, options) for _ in range(options.repeats + 1)][1:]
+        yield port
     finally:
         process.terminate()
         process.wait(30)
-    per_token = statistics.median(t["predicted_per_token_ms"] for t in timings)
-    prompt = statistics.median(t["prompt_ms"] for t in timings)
-    return {"first_ms": round(prompt, 2), "ms_per_token": round(per_token, 3)}
 
 
 def _await_health(port: int, process: "subprocess.Popen[bytes]") -> None:
@@ -196,11 +204,15 @@ def _await_health(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise SystemExit(f"llama-server did not start (exit code {process.poll()})")
 
 
-def _completion(port: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Timings of one greedy answer to `prompt` token ids; end of text banned, nothing cached."""
+def _answer(port: int, options: argparse.Namespace) -> dict[str, Any]:
     ids = torch.randint(10, 250_000, (options.prompt,)).tolist()
-    body = {"prompt": ids, "n_predict": options.tokens, "temperature": 0}
-    reply = _ask(port, "POST", "/completion", body | {"ignore_eos": True, "cache_prompt": False})
+    return complete(port, ids, options.tokens)
+
+
+def complete(port: int, ids: list[int], tokens: int, *, cached: bool = False) -> dict[str, Any]:
+    """Timings of one greedy answer; end of text banned. cached: a prompt may be known already."""
+    body = {"prompt": ids, "n_predict": tokens, "temperature": 0}
+    reply = _ask(port, "POST", "/completion", body | {"ignore_eos": True, "cache_prompt": cached})
     timings: dict[str, Any] = reply["timings"]
     return timings
 
