@@ -84,12 +84,18 @@ def _kept(target: HalfShape, matrix: Matrix, setting: Setting, item: int) -> int
         return 0  # mapped, or counted apart
     if matrix.role == "small":
         return matrix.elements * item
-    if matrix.role.startswith("experts"):  # as stored they stay in the file
+    if matrix.role.startswith("experts") and not _packs_experts(matrix, setting, item):
         return 0 if _maps(matrix, setting, item) else matrix.elements * item
     if matrix.role == "head" and not target.of("head") and setting.kind != "cpu":
         tied = matrix.kind in ITEM_BYTES and kept_as(matrix, setting.quantize) == matrix.kind
         return 0 if tied and ITEM_BYTES[matrix.kind] == item else matrix.elements * item
     return matrix_bytes(matrix, setting, setting.quantize, item, _TINY_ELEMENTS)
+
+
+def _packs_experts(matrix: Matrix, setting: Setting, item: int) -> bool:
+    """Whether they are kept as other matrices are; as stored they stay in the file."""
+    packed = setting.cpu == "half" and matrix.kind in KERNELS
+    return setting.kind == "cpu" and item == 4 and (setting.cpu == "native" or packed)
 
 
 def _maps(matrix: Matrix, setting: Setting, item: int) -> bool:

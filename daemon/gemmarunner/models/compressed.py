@@ -9,15 +9,16 @@ int8. What a matrix is, its tensors tell: `config.json` only says that none is o
 experts, each may have its own matrices, experts.7.gate_proj, where the decoder asks for one tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from gemmad.api.errors import LoadFailed
-from gemmarunner.models.weights import Matrix, Table, Take, take_matrix, take_table
+from gemmarunner.models.weights import Matrix, Table, Take, take_matrices, take_matrix, take_table
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.grouped import Grouped, unpack_words
+from gemmarunner.quant.stacked import stacked
 
 _AGAIN = "Are config.json and the weights of one revision? Pull the model again."
 _EXPERTS = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
@@ -51,9 +52,8 @@ class CompressedTake:
         """As `Take` says; raises LoadFailed where a matrix' tensors don't go together."""
         if self._is_compressed(name):
             return self._grouped(name, _two(name, shape)).dequantized(self._dtype)
-        expert = next((key for key in _EXPERTS if name.endswith(key)), None)
-        if expert is not None and name not in self._shapes:
-            return self._experts(name.removesuffix(expert) + "experts", _EXPERTS[expert], shape)
+        if name.endswith(tuple(_EXPERTS)) and name not in self._shapes:
+            return self._experts(name, shape)
         return self._take(name, shape, stored=stored)
 
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
@@ -67,6 +67,14 @@ class CompressedTake:
         self._tell(f"Some quantized matrices of the file are kept unpacked: {kept}.")
         return grouped.dequantized(self._dtype)
 
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        """Experts that have matrices of their own, each as `matrix` gives it."""
+        if name in self._shapes:
+            yield from take_matrices(self._take, name, shape)
+            return
+        for names, one in _of_experts(name, shape):
+            yield stacked([self.matrix(part, one) for part in names])
+
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         """A table is unpacked: its rows are looked up one by one."""
         if not self._is_compressed(name):
@@ -76,14 +84,11 @@ class CompressedTake:
     def _is_compressed(self, name: str) -> bool:
         return f"{name}_packed" in self._shapes or f"{name}_scale" in self._shapes
 
-    def _experts(self, under: str, parts: tuple[str, ...], shape: tuple[int, ...]) -> Tensor:
+    def _experts(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Experts [E, out, in] one by one."""
-        count, rows, columns = shape
-        one = rows // len(parts), columns
         made = torch.empty(0)
-        for expert in range(count):
-            names = [f"{under}.{expert}.{part}.weight" for part in parts]
-            joined = torch.cat([self(name, one) for name in names])
+        for expert, (names, one) in enumerate(_of_experts(name, shape)):
+            joined = torch.cat([self(part, one) for part in names])
             if not expert:  # all of it at once: two copies of 20 GB would not fit
                 made = joined.new_empty(shape)
             made[expert] = joined
@@ -135,6 +140,15 @@ class CompressedTake:
         if found.dtype is not dtype:
             raise _broken(name, f"it holds {found.dtype}, not {dtype}")
         return found
+
+
+def _of_experts(name: str, shape: tuple[int, ...]) -> Iterator[tuple[list[str], tuple[int, int]]]:
+    """Each expert's matrices in the file, one under the other, and the shape of one of them."""
+    [(ending, parts)] = [(key, parts) for key, parts in _EXPERTS.items() if name.endswith(key)]
+    under, (count, rows, columns) = name.removesuffix(ending) + "experts", shape
+    for expert in range(count):
+        names = [f"{under}.{expert}.{part}.weight" for part in parts]
+        yield names, (rows // len(parts), columns)
 
 
 def _two(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

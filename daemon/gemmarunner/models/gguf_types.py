@@ -52,6 +52,12 @@ class Blocks(NamedTuple):
         return self.data.view(-1, self.columns // kind.block_weights * kind.block_bytes)
 
 
+def experts_apart(blocks: Blocks) -> list[Blocks]:
+    """The matrices of a stack [experts, out, in]."""
+    each = blocks.data.view(blocks.shape[0], -1)
+    return [Blocks(blocks.type, data, blocks.shape[1:]) for data in each]
+
+
 def packed(blocks: Blocks) -> Packed:
     """The matrix, packed as the file has it; its type is one of `FORMATS`."""
     parts = [_packed_rows(blocks, rows) for rows in _chunks(blocks)]

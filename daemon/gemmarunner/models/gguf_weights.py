@@ -27,6 +27,7 @@ from gemmarunner.models.gguf_types import (
     FileTable,
     PackedTable,
     TensorTable,
+    experts_apart,
     packed,
     unpacked,
 )
@@ -36,6 +37,7 @@ from gemmarunner.models.pagecache import PageReader
 from gemmarunner.models.readahead import ReadAhead
 from gemmarunner.models.weights import Matrix, Progress, Table
 from gemmarunner.quant.formats import Packed
+from gemmarunner.quant.stacked import stacked
 
 _AGAIN = "Pull the model again."
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight")
@@ -110,6 +112,12 @@ class GgufWeights:
             return self._tied_head(shape)
         [blocks] = self._blocks(name, shape)
         return self._kept(blocks)
+
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        """See `models.weights.PackedTake`; each is kept as `matrix` keeps one."""
+        parts = [experts_apart(blocks) for blocks in self._blocks(name, shape)]
+        for halves in zip(*parts, strict=True):
+            yield stacked([self._kept(half) for half in halves])
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         """See `models.weights.PackedTake`; on a CPU its rows stay in the file."""
@@ -207,16 +215,17 @@ def model_bytes(model: GgufModel) -> int:
     return sum(kept) * stored_dtype(model).itemsize
 
 
-def packing_notes(model: GgufModel, *, keep_packed: bool) -> list[str]:
+def packing_notes(model: GgufModel, *, keep_packed: bool, keep_experts: bool) -> list[str]:
     """What a person should know of weights that are unpacked when the model is loaded."""
+    found = unpacked_types(model, keep_packed=keep_packed, keep_experts=keep_experts)
     return [
         f"{count:,} weights of type {kind} are unpacked when the model is loaded: there is no "
         "kernel for them here."
-        for kind, count in sorted(unpacked_types(model, keep_packed=keep_packed).items())
+        for kind, count in sorted(found.items())
     ]
 
 
-def unpacked_types(model: GgufModel, *, keep_packed: bool) -> dict[str, int]:
+def unpacked_types(model: GgufModel, *, keep_packed: bool, keep_experts: bool) -> dict[str, int]:
     """How many weights of each packed type are unpacked when the model is loaded."""
     found: dict[str, int] = {}
     for name, (info, _, _) in model.tensors.items():
@@ -224,7 +233,7 @@ def unpacked_types(model: GgufModel, *, keep_packed: bool) -> dict[str, int]:
         if (
             _is_text(name)
             and info.type not in PLAIN
-            and not (keep_packed and info.type in FORMATS and not experts)
+            and not ((keep_experts if experts else keep_packed) and info.type in FORMATS)
         ):
             kind = GGML_TYPES[info.type].name + (" experts" if experts else "")
             found[kind] = found.get(kind, 0) + math.prod(info.shape)

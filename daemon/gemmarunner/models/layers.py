@@ -40,7 +40,7 @@ class Layer:
         self.pre_mlp_norm = norm("pre_feedforward_layernorm")
         self.mlp = GatedMLP(hidden, layer.intermediate, under(take, "mlp."), linear)
         self.post_mlp_norm = norm("post_feedforward_layernorm")
-        self.moe = _MoEBranch(moe, hidden, eps, take) if moe else None
+        self.moe = MoEBranch(moe, hidden, eps, take, linear) if moe else None
         self.ple = _PerLayerInput(hidden, ple_dim, eps, take) if ple_dim else None
         self.scalar = take("layer_scalar", (1,)).item()
 
@@ -59,16 +59,18 @@ class Layer:
         return x.mul_(self.scalar)
 
 
-class _MoEBranch:
+class MoEBranch:
     """Adds the routed experts to the dense branch, each normalised on its own."""
 
-    def __init__(self, moe: MoEConfig, hidden: int, eps: float, take: Take) -> None:
+    def __init__(
+        self, moe: MoEConfig, hidden: int, eps: float, take: Take, linear: MakeLinear
+    ) -> None:
         names = ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2")
         self.dense_norm, self.routed_norm = (
             make_norm(take(f"{name}.weight", (hidden,)), eps) for name in names
         )
         self.input_norm = make_norm(take("pre_feedforward_layernorm_2.weight", (hidden,)), eps)
-        self.experts = Experts(moe, hidden, eps, take)
+        self.experts = Experts(moe, hidden, eps, take, linear)
 
     def __call__(self, dense: Tensor, residual: Tensor) -> Tensor:
         routed = self.experts(residual, self.input_norm(residual))

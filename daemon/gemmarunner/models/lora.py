@@ -11,7 +11,7 @@ is unpacked for it and stays so: packed again it would lose what the adapter add
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from gemmad.api.errors import LoadFailed
 from gemmarunner.models.config import TargetConfig
 from gemmarunner.models.header import BadHeader, Place, read_header
 from gemmarunner.models.lora_config import LoraConfig, read_lora_config
-from gemmarunner.models.weights import Matrix, Table, Take, take_matrix, take_table
+from gemmarunner.models.weights import Matrix, Table, Take, take_matrices, take_matrix, take_table
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -86,6 +86,10 @@ class AdaptedTake:
         else:
             weight = weight.to(self._dtype)
         return self._adapter[name].added_to(weight).to(self._dtype)
+
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        """Experts are never adapted."""
+        return take_matrices(self._take, name, shape)
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         """Tables are never adapted."""

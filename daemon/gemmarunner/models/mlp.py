@@ -1,13 +1,16 @@
 """The gated MLP, dense and as a mixture of experts."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gemmarunner.models.config import MoEConfig
-from gemmarunner.models.linear import MakeLinear, make_linear
+from gemmarunner.models.linear import Linear, MakeLinear, Plain, make_linear
 from gemmarunner.models.norm import make_norm
-from gemmarunner.models.weights import Take, take_matrix
+from gemmarunner.models.weights import Matrix, Take, take_matrices, take_matrix
+from gemmarunner.native.linear import can_multiply
 
 
 class GatedMLP:
@@ -27,15 +30,19 @@ class GatedMLP:
 class Experts:
     """The routed half of a mixture-of-experts layer; the dense half is a `GatedMLP`."""
 
-    def __init__(self, moe: MoEConfig, hidden: int, eps: float, take: Take) -> None:
+    def __init__(
+        self, moe: MoEConfig, hidden: int, eps: float, take: Take, linear: MakeLinear
+    ) -> None:
         count, width = moe.experts, moe.intermediate
         self.top_k = moe.top_k
         scale = take("router.scale", (hidden,)) * hidden**-0.5
         self.router_norm = make_norm(scale, eps)
         self.router = make_linear(take_matrix(take, ("router.proj.weight", (count, hidden))))
         self.expert_scale = take("router.per_expert_scale", (count,))
-        self.gate_up = take("experts.gate_up_proj", (count, 2 * width, hidden))
-        self.down = take("experts.down_proj", (count, hidden, width))
+        gate_up = take_matrices(take, "experts.gate_up_proj", (count, 2 * width, hidden))
+        self.gate_up = _multiplied(gate_up, linear, scale.dtype)
+        down = take_matrices(take, "experts.down_proj", (count, hidden, width))
+        self.down = _multiplied(down, linear, scale.dtype)
 
     def __call__(self, routed_by: Tensor, x: Tensor) -> Tensor:
         """Weighted sum of each row's best experts on x; `routed_by` is the residual. [rows, hidden]
@@ -59,8 +66,8 @@ class Experts:
         return (weights[order, None] * outs).sum(0, keepdim=True)
 
     def _run(self, expert: int, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up[expert]).chunk(2, -1)
-        return F.linear(F.gelu(gate, approximate="tanh").mul_(up), self.down[expert])
+        gate, up = self.gate_up[expert](x).chunk(2, -1)
+        return self.down[expert](F.gelu(gate, approximate="tanh").mul_(up))
 
     def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and index of each row's experts: [rows, top_k] float32 and int64."""
@@ -69,3 +76,13 @@ class Experts:
         weights, chosen = shares.topk(self.top_k, -1)
         weights = weights / weights.sum(-1, keepdim=True)
         return weights * self.expert_scale[chosen], chosen
+
+
+def _multiplied(matrices: Iterator[Matrix], linear: MakeLinear, dtype: torch.dtype) -> list[Linear]:
+    """Each by `linear`, but plain ones for which there is no kernel stay where they lie."""
+    return [
+        Plain(matrix)
+        if isinstance(matrix, Tensor) and not (dtype is torch.float32 and can_multiply(matrix))
+        else linear(matrix)
+        for matrix in matrices
+    ]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from gemmarunner.engine.kvcache import KVCache
-from gemmarunner.models.layers import Layer
+from gemmarunner.models.layers import Layer, MoEBranch
 from gemmarunner.models.norm import ComposedNorm, RMSNorm
 from gemmarunner.models.turns import Turn
-from gemmarunner.native.layers import LayerParts, Layers, Norm, Places
+from gemmarunner.native.layers import ExpertParts, LayerParts, Layers, Norm, Places
 from gemmarunner.native.linear import BLOCK, Native
 
 _LANES = 8  # floats that its attention takes at once
@@ -66,7 +66,7 @@ def _parts(layer: Layer, kv_heads: int, shape: int) -> LayerParts:
     project, output = _matrix(layer.project.multiply), _matrix(layer.output)
     gate_up, down = _matrix(layer.mlp.gate_up), _matrix(layer.mlp.down)
     width = layer.project.shape[2]
-    if layer.moe is not None or width % _LANES or (output.is_quantized and width % BLOCK):
+    if width % _LANES or (output.is_quantized and width % BLOCK):
         raise NotNative
     ple = layer.ple
     return LayerParts(
@@ -86,7 +86,31 @@ def _parts(layer: Layer, kv_heads: int, shape: int) -> LayerParts:
         width=width,
         k_eq_v=layer.project.k_eq_v,
         shape=shape,
+        experts=_experts(layer.moe) if layer.moe else None,
     )
+
+
+def _experts(branch: MoEBranch) -> ExpertParts:
+    experts = branch.experts
+    return ExpertParts(
+        router=_matrix(experts.router),
+        gate_up=_alike(experts.gate_up),
+        down=_alike(experts.down),
+        router_norm=_norm(experts.router_norm),
+        input_norm=_norm(branch.input_norm),
+        dense_norm=_norm(branch.dense_norm),
+        routed_norm=_norm(branch.routed_norm),
+        scale=experts.expert_scale,
+        best=experts.top_k,
+    )
+
+
+def _alike(linears: Sequence[object]) -> list[Native]:
+    """Files may keep some layers' experts in another format, but one layer's in one."""
+    found = [_matrix(linear) for linear in linears]
+    if len({one.kind for one in found}) > 1:
+        raise NotNative
+    return found
 
 
 def _matrix(linear: object) -> Native:

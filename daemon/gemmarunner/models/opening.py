@@ -154,7 +154,8 @@ def _gguf(
     runs_in = dtype or stored_dtype(model)
     keep_packed = _keeps_packed(device, runs_in, fused=fused)
     if notes is not None:
-        notes += packing_notes(model, keep_packed=keep_packed)
+        keep_experts = keep_packed and not fused  # whose kernels want experts of their own packing
+        notes += packing_notes(model, keep_packed=keep_packed, keep_experts=keep_experts)
     return GgufWeights(
         model,
         torch.device(device),

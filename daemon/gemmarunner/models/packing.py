@@ -2,8 +2,8 @@
 
 int8 packs as Q8_0, int4 as Q4_0 with searched scales. The head is Q8_0 in both: it chooses among
 262,144 tokens, and is read once a step. The embedding table stays as it is stored, because rows are
-looked up in it, and norms and routers are small. Experts come one by one, and only on a GPU, whose
-kernels read them packed.
+looked up in it, and norms and routers are small. Experts come one by one, where kernels read them
+packed: on a GPU, and by the CPU's native library.
 """
 
 from collections.abc import Callable

@@ -86,5 +86,10 @@ class _PackedTo(_To):
         assert isinstance(found, Tensor), "packed matrices run by kernels of one device"
         return found.to(self._device)
 
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        for found in self._take.matrices(name, shape):
+            assert isinstance(found, Tensor), "packed matrices run by kernels of one device"
+            yield found.to(self._device)
+
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         return self._take.table(name, shape)

@@ -1,5 +1,7 @@
 """Takes tensors out of a checkpoint, moved and converted, and counts their bytes."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -81,6 +83,10 @@ class StoredMatrices:
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
         """As it is stored."""
         return self._take(name, shape, stored=True)
+
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        """As they are stored."""
+        return iter(self._take(name, shape, stored=True))
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         """As it is stored."""

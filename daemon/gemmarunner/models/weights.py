@@ -1,6 +1,6 @@
 """How a model's parts ask for their tensors, wherever these come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -40,6 +40,10 @@ class PackedTake(Take, Protocol):
         """A matrix [out, in] that rows will be multiplied with."""
         ...
 
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        """Each of a stack of experts' matrices [experts, out, in], as it is asked for."""
+        ...
+
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         """A table of which few rows are read."""
         ...
@@ -51,6 +55,13 @@ def take_matrix(take: Take, *parts: tuple[str, tuple[int, int]]) -> Matrix:
         return stacked([take.matrix(name, shape) for name, shape in parts])
     plain = [take(name, shape) for name, shape in parts]
     return plain[0] if len(plain) == 1 else torch.cat(plain)
+
+
+def take_matrices(take: Take, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+    """Each of the named stack of matrices [experts, out, in], as it is asked for."""
+    if isinstance(take, PackedTake):
+        return take.matrices(name, shape)
+    return iter(take(name, shape))
 
 
 def take_table(take: Take, name: str, shape: tuple[int, int]) -> Table:
@@ -96,6 +107,9 @@ class _PackedBelow(_Below):
 
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
         return self._take.matrix(self._prefix + name, shape)
+
+    def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
+        return self._take.matrices(self._prefix + name, shape)
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         return self._take.table(self._prefix + name, shape)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gemmarunner.native.library import library
+from gemmarunner.native.library import Matrix, library
 from gemmarunner.native.linear import Native
 
 
@@ -21,6 +21,17 @@ class _Layer(ctypes.Structure):
         ("floor", c_float), ("head_floor", c_float), ("scalar", c_float),
         ("heads", c_int32), ("kv_heads", c_int32), ("width", c_int32), ("half", c_int32),
         ("k_eq_v", c_int32), ("shape", c_int32),
+        ("experts", c_void_p),
+    )  # fmt: skip
+
+
+class _Experts(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in (
+            "router", "gate_up", "down",
+            "router_norm", "input_norm", "dense_norm", "routed_norm", "scale",
+        )),
+        ("count", c_int32), ("best", c_int32),
     )  # fmt: skip
 
 
@@ -44,6 +55,20 @@ class Norm(NamedTuple):
     floor: float
 
 
+class ExpertParts(NamedTuple):
+    """The routed half of a layer: matrices of all experts are of one kind and shape."""
+
+    router: Native
+    gate_up: Sequence[Native]
+    down: Sequence[Native]
+    router_norm: Norm
+    input_norm: Norm
+    dense_norm: Norm
+    routed_norm: Norm
+    scale: Tensor  # [experts] f32
+    best: int  # experts that a row goes through
+
+
 class LayerParts(NamedTuple):
     """A layer's weights and geometry."""
 
@@ -63,6 +88,7 @@ class LayerParts(NamedTuple):
     width: int
     k_eq_v: bool
     shape: int  # index into a step's places
+    experts: ExpertParts | None = None
 
 
 class Places(NamedTuple):
@@ -83,7 +109,7 @@ class Layers:
         assert found is not None
         self._run = found.gm_layers
         self._parts = list(parts)  # they own what the structures point to
-        self._kept: list[Tensor] = []
+        self._kept: list[object] = []
         self._layers = (_Layer * len(self._parts))(*map(self._structure, self._parts))
         self._hidden = hidden
 
@@ -131,10 +157,9 @@ class Layers:
         return step, held
 
     def _structure(self, part: LayerParts) -> _Layer:
-        norms = {
-            name: self._weight(getattr(part, name))
-            for name in ("input_norm", "head_norm", "attention_norm", "mlp_norm", "post_mlp_norm")
-        }
+        norms = self._norms(
+            part, "input_norm", "head_norm", "attention_norm", "mlp_norm", "post_mlp_norm"
+        )
         layer = _Layer(
             project=part.project.address, output=part.output.address,
             gate_up=part.gate_up.address, down=part.down.address, **norms,
@@ -145,11 +170,33 @@ class Layers:
         if part.ple is not None:
             gate, widen, norm = part.ple
             layer.ple_gate, layer.ple_widen = gate.address, widen.address
-            layer.ple_norm = self._weight(norm)
+            layer.ple_norm = self._floats(norm.weight)
+        if part.experts is not None:
+            layer.experts = self._experts(part.experts)
         return layer
 
-    def _weight(self, norm: Norm) -> int:
-        weight = norm.weight.contiguous()
+    def _experts(self, part: ExpertParts) -> int:
+        arrays = [
+            (Matrix * len(them))(*(one.matrix for one in them))
+            for them in (part.gate_up, part.down)
+        ]
+        experts = _Experts(
+            router=part.router.address,
+            gate_up=ctypes.addressof(arrays[0]),
+            down=ctypes.addressof(arrays[1]),
+            scale=self._floats(part.scale),
+            count=len(part.gate_up),
+            best=part.best,
+            **self._norms(part, "router_norm", "input_norm", "dense_norm", "routed_norm"),
+        )
+        self._kept += [experts, *arrays]
+        return ctypes.addressof(experts)
+
+    def _norms(self, part: object, *names: str) -> dict[str, int]:
+        return {name: self._floats(getattr(part, name).weight) for name in names}
+
+    def _floats(self, weight: Tensor) -> int:
+        weight = weight.contiguous()
         self._kept.append(weight)
         return weight.data_ptr()
 

@@ -61,8 +61,8 @@ class Native:
         self._region = _packed(weight, self.kind)
         count_mapped(self.nbytes)
         weakref.finalize(self, count_mapped, -self.nbytes).atexit = False
-        self._matrix = Matrix(self.kind, *self.shape, self._region.address)
-        self.address = ctypes.addressof(self._matrix)
+        self.matrix = Matrix(self.kind, *self.shape, self._region.address)
+        self.address = ctypes.addressof(self.matrix)
 
     @property
     def is_quantized(self) -> bool:

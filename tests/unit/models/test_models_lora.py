@@ -1,6 +1,7 @@
 """A LoRA is merged exactly, whatever its names; what is no plain LoRA of this model is refused."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,9 @@ def test_packed_matrix_is_unpacked_for_its_adapter_alone() -> None:
 
         def matrix(self, name: str, shape: tuple[int, int]) -> Packed:
             return packed
+
+        def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Packed]:
+            raise AssertionError(name)
 
         table = matrix
 

@@ -18,7 +18,7 @@ def read(target: Target, text: Tensor, rows: int) -> Tensor:
     return torch.cat([target.forward(part, cache) for part in text.split(rows)])
 
 
-@pytest.mark.parametrize("shape", ["e2b", "e4b", "12b", "31b"])
+@pytest.mark.parametrize("shape", ["e2b", "e4b", "12b", "26b", "31b"])
 def test_native_layers_equal_plain_ones(pair_of: Callable, monkeypatch, shape) -> None:
     """To rounding, across windows' edges: the order of sums is another."""
     target, text = pair_of(shape).target, ids(140, 1)
@@ -31,7 +31,7 @@ def test_native_layers_equal_plain_ones(pair_of: Callable, monkeypatch, shape) -
     torch.testing.assert_close(native, plain, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", ["e2b", "12b"])
+@pytest.mark.parametrize("shape", ["e2b", "12b", "26b"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_native_rows_do_not_hang_on_their_number(pair_of: Callable, shape, threads) -> None:
     """Bit for bit, whatever the number of threads: drafting changes no word."""
@@ -60,8 +60,3 @@ def test_native_drafter_equals_the_plain_one(pair_of: Callable, monkeypatch, sha
 
     for found, expected in zip(native, plain, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_experts_run_by_torch(pair_of: Callable) -> None:
-    """A mixture of experts decides on the way what it runs."""
-    assert pair_of("26b").target._native is None

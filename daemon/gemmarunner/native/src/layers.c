@@ -5,7 +5,9 @@
  * nothing but themselves: each is normalised, multiplied and attended to alone.
  */
 #include "attention.h"
+#include "experts.h"
 #include "linear.h"
+#include "rows.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -23,6 +25,7 @@ typedef struct {
     int32_t heads, kv_heads, width, half; /* half: by how much rotation rolls a head */
     int32_t k_eq_v;                       /* whether V is K as it was projected */
     int32_t shape;                        /* which of the step's places are its own */
+    const gm_experts *experts;            /* or NULL */
 } gm_layer;
 
 /* Where each row stands in layers of one shape. */
@@ -43,7 +46,7 @@ typedef struct {
     int64_t ple_row, ple_layer; /* floats from one to the next */
 } gm_step;
 
-enum { PHASES = 16, GELU_PIECE = 512 };
+enum { PHASES = 24 };
 
 typedef struct {
     const gm_layer *layers;
@@ -53,45 +56,10 @@ typedef struct {
     const gm_isa *isa;
     gm_queue *queues;
     char *normed, *wide; /* activations of a matrix */
+    char *routing;
     float *projected, *out;
     float *scores;
 } run;
-
-static float length_of(const float *x, int n) {
-    float sums[16] = {0};
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) sums[j] += x[i + j] * x[i + j];
-    for (; i < n; i++) sums[i % 16] += x[i] * x[i];
-    for (int width = 8; width; width /= 2)
-        for (int j = 0; j < width; j++) sums[j] += sums[j + width];
-    return sums[0];
-}
-
-/* to = x weight / hypot(|x|, floor) */
-static void normalise(const float *x, const float *weight, float floor, int n, float *to) {
-    float inverse = 1.0f / sqrtf(length_of(x, n) + floor * floor);
-    for (int i = 0; i < n; i++) to[i] = x[i] * weight[i] * inverse;
-}
-
-static void add_normalised(float *x, const float *from, const float *weight, float floor, int n) {
-    float inverse = 1.0f / sqrtf(length_of(from, n) + floor * floor);
-    for (int i = 0; i < n; i++) x[i] += from[i] * weight[i] * inverse;
-}
-
-/* gelu(gate) * up, gelu by tanh: x / (1 + e^(-2u)). */
-static void gelu_times(const float *gate, const float *up, int n, float *to) {
-    float e[GELU_PIECE];
-    for (int i = 0; i < n; i++) {
-        float u = 1.5957691216f * (gate[i] + 0.044715f * gate[i] * gate[i] * gate[i]);
-        e[i] = -fabsf(u);
-    }
-    gm_exp(e, n, 0);
-    for (int i = 0; i < n; i++) {
-        float share = gate[i] >= 0 ? 1.0f / (1.0f + e[i]) : e[i] / (1.0f + e[i]);
-        to[i] = gate[i] * share * up[i];
-    }
-}
 
 static void rotate(float *head, const float *cos, const float *sin, int half) {
     for (int i = 0; i < half; i++) {
@@ -109,16 +77,16 @@ static void place_head(run *r, const gm_layer *layer, int index, int row, int he
     const float *cos = at->cos + (int64_t)row * width, *sin = at->sin + (int64_t)row * width;
     const float *weight = layer->head_norm + (int64_t)head * width;
     if (kv < 0) {
-        normalise(raw, weight, layer->head_floor, width, raw);
+        gm_normalise(raw, weight, layer->head_floor, width, raw);
         rotate(raw, cos, sin, layer->half);
         return;
     }
     int64_t cell = (int64_t)index * r->step->store_columns + r->step->sequences[row], span = r->step->spans[cell];
     float *store = r->step->stores[cell] + (int64_t)at->slots[row] * width;
-    normalise(raw, weight, layer->head_floor, width, store + kv * span);
+    gm_normalise(raw, weight, layer->head_floor, width, store + kv * span);
     if (kv >= layer->kv_heads) return; /* values are not turned */
     if (layer->k_eq_v)
-        normalise(raw, weight + (int64_t)layer->kv_heads * width, layer->head_floor, width, store + (kv + layer->kv_heads) * span);
+        gm_normalise(raw, weight + (int64_t)layer->kv_heads * width, layer->head_floor, width, store + (kv + layer->kv_heads) * span);
     rotate(store + kv * span, cos, sin, layer->half);
 }
 
@@ -138,7 +106,7 @@ static void normalise_rows(run *r, const gm_activations *a, const float *weight,
     int row, hidden = r->step->hidden;
     while ((row = gm_take(queue, r->step->rows)) >= 0) {
         float *to = a->values + (int64_t)row * hidden;
-        normalise(r->x + (int64_t)row * hidden, weight, floor, hidden, to);
+        gm_normalise(r->x + (int64_t)row * hidden, weight, floor, hidden, to);
         gm_settle(a, to, row, 0, hidden);
     }
 }
@@ -147,7 +115,7 @@ static void add_rows(run *r, const float *weight, float floor, float scalar, gm_
     int row, hidden = r->step->hidden;
     while ((row = gm_take(queue, r->step->rows)) >= 0) {
         float *x = r->x + (int64_t)row * hidden;
-        add_normalised(x, r->out + (int64_t)row * hidden, weight, floor, hidden);
+        gm_add_normalised(x, r->out + (int64_t)row * hidden, weight, floor, hidden);
         if (scalar != 1.0f)
             for (int i = 0; i < hidden; i++) x[i] *= scalar;
     }
@@ -155,73 +123,126 @@ static void add_rows(run *r, const float *weight, float floor, float scalar, gm_
 
 static void gate_rows(run *r, const gm_activations *a, const float *gates, int stride, const float *up, int64_t up_stride,
                       gm_queue *queue) {
-    int pieces = (a->columns + GELU_PIECE - 1) / GELU_PIECE, task;
+    int pieces = (a->columns + GM_GELU_PIECE - 1) / GM_GELU_PIECE, task;
     while ((task = gm_take(queue, r->step->rows * pieces)) >= 0) {
-        int row = task / pieces, begin = task % pieces * GELU_PIECE;
-        int n = a->columns - begin < GELU_PIECE ? a->columns - begin : GELU_PIECE;
+        int row = task / pieces, begin = task % pieces * GM_GELU_PIECE;
+        int n = a->columns - begin < GM_GELU_PIECE ? a->columns - begin : GM_GELU_PIECE;
         float *to = a->values + (int64_t)row * a->columns + begin;
-        gelu_times(gates + (int64_t)row * stride + begin, up + row * up_stride + begin, n, to);
+        gm_gelu_times(gates + (int64_t)row * stride + begin, up + row * up_stride + begin, n, to);
         gm_settle(a, to, row, begin, begin + n);
     }
 }
 
-#define NEXT (queue++)
-#define MEET gm_barrier(threads)
+/* One thread on its way through one layer. */
+typedef struct {
+    run *r;
+    const gm_layer *l;
+    int index, thread, threads;
+    gm_queue *queue; /* of the next operator */
+} turn;
 
-static void one_layer(run *r, int index, int thread, int threads) {
-    const gm_layer *l = r->layers + index;
-    const gm_step *step = r->step;
-    const gm_isa *isa = r->isa;
-    gm_queue *queue = r->queues + (int64_t)index * PHASES;
-    const int rows = step->rows, raw_heads = l->project->rows / l->width, group = l->heads / l->kv_heads;
-    const int heads = group % 2 == 0 ? 2 : 1; /* a task's, of one K/V head */
-    float *scores = r->scores + (int64_t)thread * 2 * step->most_seen;
+#define NEXT (t->queue++)
+#define MEET gm_barrier(t->threads)
+
+static void attention_half(turn *t) {
+    run *r = t->r;
+    const gm_layer *l = t->l;
+    const int rows = r->step->rows, raw_heads = l->project->rows / l->width, group = l->heads / l->kv_heads;
+    const int heads = group % 2 == 0 ? 2 : 1, pieces = l->heads / heads; /* a task's, of one K/V head */
+    float *scores = r->scores + (int64_t)t->thread * 2 * r->step->most_seen;
+    gm_queue *queue;
     int task;
 
-    gm_activations a = gm_activations_in(r->normed, l->project, rows, isa);
+    gm_activations a = gm_activations_in(r->normed, l->project, rows, r->isa);
     normalise_rows(r, &a, l->input_norm, l->floor, NEXT);
     MEET;
-    gm_multiply(l->project, &a, rows, r->projected, NEXT, isa);
+    gm_multiply(l->project, &a, rows, r->projected, NEXT, r->isa);
     MEET;
+    queue = NEXT;
     while ((task = gm_take(queue, rows * raw_heads)) >= 0)
-        place_head(r, l, index, task / raw_heads, task % raw_heads, raw_heads);
-    queue++;
+        place_head(r, l, t->index, task / raw_heads, task % raw_heads, raw_heads);
     MEET;
-    a = gm_activations_in(r->wide, l->output, rows, isa);
-    while ((task = gm_take(queue, rows * (l->heads / heads))) >= 0)
-        attend_row(r, l, &a, index, task / (l->heads / heads), task % (l->heads / heads) * heads, heads, raw_heads, scores);
-    queue++;
+    a = gm_activations_in(r->wide, l->output, rows, r->isa);
+    queue = NEXT;
+    while ((task = gm_take(queue, rows * pieces)) >= 0)
+        attend_row(r, l, &a, t->index, task / pieces, task % pieces * heads, heads, raw_heads, scores);
     MEET;
-    gm_multiply(l->output, &a, rows, r->out, NEXT, isa);
+    gm_multiply(l->output, &a, rows, r->out, NEXT, r->isa);
     MEET;
     add_rows(r, l->attention_norm, l->floor, 1.0f, NEXT);
     MEET;
-    a = gm_activations_in(r->normed, l->gate_up, rows, isa);
+}
+
+/* r->out is what the dense MLP makes of the rows. `routing`, if any, has chosen their experts meanwhile. */
+static void dense_half(turn *t, gm_routing *routing) {
+    run *r = t->r;
+    const gm_layer *l = t->l;
+    const int rows = r->step->rows;
+    gm_activations a = gm_activations_in(r->normed, l->gate_up, rows, r->isa);
     normalise_rows(r, &a, l->mlp_norm, l->floor, NEXT);
+    if (routing) gm_experts_enter(routing, l->experts, r->x, l->floor, NEXT);
     MEET;
-    gm_multiply(l->gate_up, &a, rows, r->projected, NEXT, isa);
+    gm_multiply(l->gate_up, &a, rows, r->projected, NEXT, r->isa);
+    if (routing) gm_experts_score(routing, l->experts, NEXT);
     MEET;
-    a = gm_activations_in(r->wide, l->down, rows, isa);
+    a = gm_activations_in(r->wide, l->down, rows, r->isa);
     gate_rows(r, &a, r->projected, l->gate_up->rows, r->projected + l->down->columns, l->gate_up->rows, NEXT);
+    if (routing) gm_experts_choose(routing, l->experts, NEXT);
     MEET;
-    gm_multiply(l->down, &a, rows, r->out, NEXT, isa);
+    if (routing && t->thread == 0) gm_experts_group(routing, l->experts);
+    gm_multiply(l->down, &a, rows, r->out, NEXT, r->isa);
     MEET;
-    add_rows(r, l->post_mlp_norm, l->floor, l->ple_gate ? 1.0f : l->scalar, NEXT);
+}
+
+/* r->out is the sum of the dense MLP's and the experts' parts. */
+static void mixture(turn *t) {
+    run *r = t->r;
+    const gm_experts *e = t->l->experts;
+    gm_routing routing = gm_routing_in(r->routing, e, r->step->rows, r->step->hidden, r->isa);
+    dense_half(t, &routing);
+    gm_experts_settle(&routing, NEXT);
     MEET;
-    if (!l->ple_gate) return;
-    a = gm_activations_in(r->normed, l->ple_gate, rows, isa);
-    while ((task = gm_take(queue, rows)) >= 0) gm_settle(&a, r->x + (int64_t)task * step->hidden, task, 0, step->hidden);
-    queue++;
+    gm_experts_widen(&routing, e, NEXT);
     MEET;
-    gm_multiply(l->ple_gate, &a, rows, r->projected, NEXT, isa);
+    gm_experts_gate(&routing, NEXT);
     MEET;
-    a = gm_activations_in(r->wide, l->ple_widen, rows, isa);
-    gate_rows(r, &a, r->projected, l->ple_gate->rows, step->ple + index * step->ple_layer, step->ple_row, NEXT);
+    gm_experts_narrow(&routing, e, NEXT);
     MEET;
-    gm_multiply(l->ple_widen, &a, rows, r->out, NEXT, isa);
+    gm_experts_join(&routing, e, r->out, t->l->floor, NEXT);
+    MEET;
+}
+
+static void per_layer_half(turn *t) {
+    run *r = t->r;
+    const gm_layer *l = t->l;
+    const int rows = r->step->rows, hidden = r->step->hidden;
+    gm_activations a = gm_activations_in(r->normed, l->ple_gate, rows, r->isa);
+    gm_queue *queue = NEXT;
+    int row;
+    while ((row = gm_take(queue, rows)) >= 0) gm_settle(&a, r->x + (int64_t)row * hidden, row, 0, hidden);
+    MEET;
+    gm_multiply(l->ple_gate, &a, rows, r->projected, NEXT, r->isa);
+    MEET;
+    a = gm_activations_in(r->wide, l->ple_widen, rows, r->isa);
+    gate_rows(r, &a, r->projected, l->ple_gate->rows, r->step->ple + t->index * r->step->ple_layer, r->step->ple_row, NEXT);
+    MEET;
+    gm_multiply(l->ple_widen, &a, rows, r->out, NEXT, r->isa);
     MEET;
     add_rows(r, l->ple_norm, l->floor, l->scalar, NEXT);
     MEET;
+}
+
+static void one_layer(run *r, int index, int thread, int threads) {
+    const gm_layer *l = r->layers + index;
+    turn t = {r, l, index, thread, threads, r->queues + (int64_t)index * PHASES};
+    attention_half(&t);
+    if (l->experts)
+        mixture(&t);
+    else
+        dense_half(&t, NULL);
+    add_rows(r, l->post_mlp_norm, l->floor, l->ple_gate ? 1.0f : l->scalar, t.queue++);
+    gm_barrier(threads);
+    if (l->ple_gate) per_layer_half(&t);
 }
 
 static void share(void *context, int thread, int threads) {
@@ -229,31 +250,51 @@ static void share(void *context, int thread, int threads) {
     for (int index = 0; index < r->count; index++) one_layer(r, index, thread, threads);
 }
 
-static int larger(int a, int b) { return a > b ? a : b; }
+/* Bytes of what all layers need in turn. */
+typedef struct {
+    int64_t queues, normed, wide, projected, out, scores, routing;
+} room;
+
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static room room_of(const gm_layer *layers, int count, const gm_step *step, int threads) {
+    const int64_t rows = step->rows;
+    int wide = 0, projected = 0;
+    room need = {.queues = (int64_t)sizeof(gm_queue) * PHASES * count};
+    for (const gm_layer *l = layers; l < layers + count; l++) {
+        projected = (int)most(projected, most(l->project->rows, l->gate_up->rows));
+        wide = (int)most(wide, most(l->output->columns, l->down->columns));
+        if (l->ple_gate) projected = (int)most(projected, l->ple_gate->rows), wide = (int)most(wide, l->ple_widen->columns);
+        if (l->experts) need.routing = most(need.routing, gm_routing_bytes(l->experts, step->rows, step->hidden));
+    }
+    need.normed = gm_scratch_bytes(step->rows, step->hidden);
+    need.wide = gm_scratch_bytes(step->rows, wide);
+    need.projected = 4 * rows * projected;
+    need.out = 4 * rows * step->hidden;
+    need.scores = 8 * (int64_t)threads * step->most_seen;
+    return need;
+}
+
+static char *take(char **at, int64_t bytes) {
+    char *taken = *at;
+    *at += (bytes + 63) & ~63LL;
+    return taken;
+}
 
 /* x [rows, hidden] has gone through `count` layers, whose K and V are in the stores; -1: there is no memory. */
 int gm_layers(const gm_layer *layers, int count, const gm_step *step, float *x, int threads) {
     run r = {.layers = layers, .count = count, .step = step, .x = x, .isa = gm_best_isa()};
-    int narrow = step->hidden, wide = 0, projected = 0;
-    for (int i = 0; i < count; i++) {
-        const gm_layer *l = layers + i;
-        projected = larger(projected, larger(l->project->rows, l->gate_up->rows));
-        wide = larger(wide, larger(l->output->columns, l->down->columns));
-        if (l->ple_gate) projected = larger(projected, l->ple_gate->rows), wide = larger(wide, l->ple_widen->columns);
-    }
-    int64_t queues = sizeof(gm_queue) * PHASES * (int64_t)count, rows = step->rows;
-    int64_t normed = gm_scratch_bytes(step->rows, narrow), widened = gm_scratch_bytes(step->rows, wide);
-    int64_t floats = rows * (projected + step->hidden) + (int64_t)threads * 2 * step->most_seen;
-    normed = (normed + 63) & ~63LL, widened = (widened + 63) & ~63LL;
-    char *scratch = aligned_alloc(64, (size_t)((queues + normed + widened + 4 * floats + 63) & ~63LL));
+    const room need = room_of(layers, count, step, threads);
+    const int64_t all = need.queues + need.normed + need.wide + need.projected + need.out + need.scores + need.routing;
+    char *scratch = aligned_alloc(64, (size_t)((all + 8 * 64) & ~63LL)), *at = scratch;
     if (!scratch) return -1;
-    memset(scratch, 0, (size_t)queues);
-    r.queues = (gm_queue *)scratch;
-    r.normed = scratch + queues;
-    r.wide = r.normed + normed;
-    r.projected = (float *)(r.wide + widened);
-    r.out = r.projected + rows * projected;
-    r.scores = r.out + rows * step->hidden;
+    r.queues = memset(take(&at, need.queues), 0, (size_t)need.queues);
+    r.normed = take(&at, need.normed);
+    r.wide = take(&at, need.wide);
+    r.projected = (float *)take(&at, need.projected);
+    r.out = (float *)take(&at, need.out);
+    r.scores = (float *)take(&at, need.scores);
+    r.routing = take(&at, need.routing);
     gm_together(share, &r, threads);
     free(scratch);
     return 0;

@@ -71,19 +71,37 @@ static void write_out(const gm_matrix *m, int panel, int first, int count, const
         memcpy(out + (int64_t)(first + r) * m->rows + row, acc + GM_PANEL * r, sizeof(float) * (size_t)width);
 }
 
+static int panels_at_once(const gm_matrix *m) { return (int)(PIECE_BYTES / gm_panel_bytes(m)) + 1; }
+
+static int panels_of(const gm_matrix *m) { return (m->rows + GM_PANEL - 1) / GM_PANEL; }
+
+/* Rows [begin, end) times some panels of the matrix. */
+static void multiply_piece(const gm_matrix *m, const gm_rows *x, int begin, int end, int piece, float *out,
+                           const gm_isa *isa) {
+    float acc[GM_PANEL * BLOCK_ROWS];
+    const int64_t bytes = gm_panel_bytes(m);
+    const int panels = panels_of(m), at_once = panels_at_once(m);
+    for (int panel = piece * at_once; panel < panels && panel < (piece + 1) * at_once; panel++)
+        for (int first = begin; first < end; first += BLOCK_ROWS) {
+            int rows = end - first < BLOCK_ROWS ? end - first : BLOCK_ROWS;
+            multiply(m, x, isa, m->data + panel * bytes, first, rows, acc);
+            write_out(m, panel, first, rows, acc, out);
+        }
+}
+
+void gm_multiply_groups(const gm_matrix *matrices, const gm_group *groups, int count, const gm_activations *a,
+                        float *out, gm_queue *queue, const gm_isa *isa) {
+    const gm_rows x = {a->values, a->codes, a->scales, a->offsets};
+    int pieces = (panels_of(matrices) + panels_at_once(matrices) - 1) / panels_at_once(matrices), task;
+    while ((task = gm_take(queue, count * pieces)) >= 0) {
+        const gm_group *group = groups + task / pieces;
+        multiply_piece(matrices + group->matrix, &x, group->begin, group->end, task % pieces, out, isa);
+    }
+}
+
 void gm_multiply(const gm_matrix *m, const gm_activations *a, int count, float *out, gm_queue *queue,
                  const gm_isa *isa) {
-    const gm_rows x = {a->values, a->codes, a->scales, a->offsets};
-    float acc[GM_PANEL * BLOCK_ROWS];
-    int64_t bytes = gm_panel_bytes(m);
-    int panels = (m->rows + GM_PANEL - 1) / GM_PANEL, at_once = (int)(PIECE_BYTES / bytes) + 1, piece;
-    while ((piece = gm_take(queue, (panels + at_once - 1) / at_once)) >= 0)
-        for (int panel = piece * at_once; panel < panels && panel < (piece + 1) * at_once; panel++)
-            for (int first = 0; first < count; first += BLOCK_ROWS) {
-                int rows = count - first < BLOCK_ROWS ? count - first : BLOCK_ROWS;
-                multiply(m, &x, isa, m->data + panel * bytes, first, rows, acc);
-                write_out(m, panel, first, rows, acc, out);
-            }
+    gm_multiply_groups(m, &(gm_group){0, 0, count}, 1, a, out, queue, isa);
 }
 
 typedef struct {

@@ -28,4 +28,13 @@ void gm_settle(const gm_activations *a, const float *from, int row, int begin, i
 void gm_multiply(const gm_matrix *m, const gm_activations *a, int count, float *out, gm_queue *queue,
                  const gm_isa *isa);
 
+/* Rows [begin, end) of the activations, for one of several matrices. */
+typedef struct {
+    int matrix, begin, end;
+} gm_group;
+
+/* The same for `count` groups, of matrices that are all of one kind and shape. */
+void gm_multiply_groups(const gm_matrix *matrices, const gm_group *groups, int count, const gm_activations *a,
+                        float *out, gm_queue *queue, const gm_isa *isa);
+
 #endif
