@@ -13,7 +13,9 @@ from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.engine.ports import RoundPlan
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
+from gemmarunner.kernels.penalise import Bending, penalise, penalise_slow
 from gemmarunner.models.loader import load_target
+from tests.fakes.bent_rows import scene
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,6 +24,7 @@ pytestmark = [
 NANO = Path(__file__).parents[2] / "modelfiles/gemmamodelfiles/nano"
 GREEDY = Sampling(temperature=0.0)
 SAMPLED = Sampling(temperature=1.0, top_k=64, top_p=0.95, seed=7)
+PENALISED = Sampling(temperature=1.0, seed=7, repeat_penalty=1.2, frequency_penalty=0.1)
 CONTEXT = 2048
 BF16 = torch.bfloat16
 
@@ -150,7 +153,9 @@ def test_company_changes_no_word_in_bf16() -> None:
     assert written(backend, prompts, by, [0, 3, 8], 400) == alone
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"]
+)
 def test_rounds_behind_others_change_no_word_in_bf16(sampling: Sampling) -> None:
     """Three sequences, 400 tokens each, depths that change: begun early, and one after another."""
     backend, prompts = nano(4), [prompt(seed, 100 * seed) for seed in (1, 3, 6)]
@@ -175,6 +180,19 @@ def test_rounds_behind_others_change_no_word_in_bf16(sampling: Sampling) -> None
         pending = behind
 
     assert [t[len(p) : len(p) + 400] for t, p in zip(texts, prompts, strict=True)] == expected
+
+
+@torch.inference_mode()
+def test_penalties_are_those_of_the_twin() -> None:
+    """Bit for bit, with and without drafts."""
+    for seed in range(6):
+        logits, drafts, _, how = scene(seed, seed % 4)
+        there = logits.cuda()
+
+        penalise(there, drafts.cuda(), Bending(*(part.cuda() for part in how)))
+        penalise_slow(logits, drafts, how)
+
+        assert torch.equal(there.cpu(), logits), seed
 
 
 def test_restored_slot_goes_on_alike() -> None:

@@ -240,4 +240,4 @@ class CudaBackend:
 
 def _ask(plan: RoundPlan, deepest: int) -> Ask:
     depth, text = min(plan.depth, deepest), plan.tokens
-    return Ask(plan.slot, len(text) - 1, text[-1], depth, plan.sampler)
+    return Ask(plan.slot, len(text) - 1, text[-1], depth, plan.sampler, text)

@@ -18,9 +18,9 @@ from gemmarunner.engine.ports import RoundPlan, RoundResult
 class CudaPending:
     """See `engine.ports.Pending`. Sequences the graph cannot choose for are chosen for at the end.
 
-    These are requests with penalties or without top_k, and rows with a very large tie. NOTE: they
-    cost a second product with the head, and a wait for each. A round behind has written over what
-    that takes; so there the round and the one behind bring these sequences nothing.
+    These are requests without top_k or with penalties of a long text, and rows with a very large
+    tie. NOTE: they cost a second product with the head, and a wait for each. A round behind has
+    written over what that takes; so there both rounds bring these sequences nothing.
     """
 
     def __init__(

@@ -4,10 +4,12 @@ A round moves its seeds, starts and positions on by itself, so one that follows 
 sequences needs at most other depths.
 
 ```
-key | seed | place | slot | start | depth | top_k | position | temperature | top_p | min_p
+key | seed | place | slot | start | depth | top_k | position | window | temperature | top_p | min_p
+| repeat | presence | frequency | recent
 ```
-Each field has one number a sequence and room for the widest batch, rounded up to 16 bytes; a view
-of the buffer on either side is a field, so a graph reads them without another kernel.
+Each field has a number a sequence, the last one some, and room for the widest batch, rounded up to
+16 bytes; a view of the buffer on either side is a field, so a graph reads them without another
+kernel.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ from torch import Tensor
 
 from gemmarunner.engine.sampling import Sampler, Stream
 from gemmarunner.kernels.choose import MAX_TOP_K, Choosing, fits
+from gemmarunner.kernels.penalise import RECENT, Bending, bends
 from gemmarunner.kernels.rows import Rows
+from gemmarunner.kernels.settle import Places
 
 _LONG, _INT, _FLOAT = torch.int64, torch.int32, torch.float32
 _GUESSED = 64  # what a draft sees where the request's own choice looks at all tokens
@@ -35,6 +39,7 @@ class Ask(NamedTuple):
     seed: int  # the text's last token
     depth: int  # how many drafts count
     sampler: Sampler
+    text: Sequence[int] = ()  # as far as the choice is bent by it
 
 
 class Fields(NamedTuple):
@@ -48,9 +53,14 @@ class Fields(NamedTuple):
     depth: Tensor  # int32; how many drafts count
     top_k: Tensor  # int32
     position: Tensor  # int32; text index of the token that the first row chooses
+    window: Tensor  # int32; how much of the text bends the choice
     temperature: Tensor  # f32
     top_p: Tensor  # f32
     min_p: Tensor  # f32
+    repeat: Tensor  # f32
+    presence: Tensor  # f32
+    frequency: Tensor  # f32
+    recent: Tensor  # int32 [B, RECENT]
 
     def rows(self, per: int) -> Rows:
         """The rows of a step with `per` rows a sequence."""
@@ -63,8 +73,20 @@ class Fields(NamedTuple):
             self.temperature, self.top_k, self.top_p, self.min_p, self.key, self.position
         )
 
+    @property
+    def bending(self) -> Bending:
+        """How the text so far bends each sequence's choices."""
+        return Bending(
+            self.window, self.repeat, self.presence, self.frequency, self.recent, self.position
+        )
 
-_DTYPES = (_LONG,) * 3 + (_INT,) * 5 + (_FLOAT,) * 3
+    @property
+    def places(self) -> Places:
+        """What a round moves on."""
+        return Places(self.seed, self.start, self.position, self.recent)
+
+
+_DTYPES = (_LONG,) * 3 + (_INT,) * 6 + (_FLOAT,) * 6  # of the fields with one number
 
 
 class _Page:
@@ -84,7 +106,7 @@ class Inputs:
 
     def __init__(self, width: int, device: torch.device) -> None:
         """For batches of up to `width` sequences."""
-        nbytes = sum(_size(dtype, width) for dtype in _DTYPES)
+        nbytes = sum(_size(dtype, width) for dtype in _DTYPES) + width * RECENT * _INT.itemsize
         self._device = torch.zeros(nbytes, dtype=torch.uint8, device=device)
         self._page, self._next = (_Page(nbytes, width, device.type == "cuda") for _ in range(2))
         self._width = width
@@ -103,8 +125,11 @@ class Inputs:
         rows = [_numbers(ask) for ask in asks]
         rows += rows[-1:] * (batch - len(rows))
         self._turn_page()
-        for field, column in zip(self._page.written, zip(*rows, strict=True), strict=True):
+        *written, recent = self._page.written
+        for field, column in zip(written, zip(*rows, strict=True), strict=True):
             field[:batch] = column
+        for index in range(batch):
+            _write_text(recent[index], asks[min(index, len(asks) - 1)])
         self._depths = [ask.depth for ask in asks]
 
     def send(self) -> None:
@@ -127,7 +152,15 @@ class Inputs:
 
 def fits_device(sampler: Sampler, suppressed: tuple[int, ...]) -> bool:
     """Whether `kernels.choose` chooses this request's tokens just as its sampler would."""
-    return fits(sampler.sampling) and sampler.suppress_ids == suppressed
+    sampling = sampler.sampling
+    return fits(sampling) and bends(sampling) and sampler.suppress_ids == suppressed
+
+
+def _write_text(recent: npt.NDArray[np.generic], ask: Ask) -> None:
+    """The end of the text at its places, if it bends the choice."""
+    known = ask.start + 1
+    text = ask.text[-min(known, RECENT) :] if ask.sampler.bent else ()
+    recent[np.arange(known - len(text), known) % RECENT] = text
 
 
 def _numbers(ask: Ask) -> tuple[int | float, ...]:
@@ -142,9 +175,13 @@ def _numbers(ask: Ask) -> tuple[int | float, ...]:
         ask.depth,
         min(top_k, MAX_TOP_K),
         ask.start + 1,
+        sampling.repeat_last_n if ask.sampler.bent and bends(sampling) else 0,
         max(sampling.temperature, 0.0),
         sampling.top_p,
         sampling.min_p,
+        sampling.repeat_penalty,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
     )
 
 
@@ -153,9 +190,9 @@ def _size(dtype: torch.dtype, width: int) -> int:
 
 
 def _fields(buffer: Tensor, width: int) -> list[Tensor]:
-    """Views of `buffer`, [width] each."""
+    """Views of `buffer`, [width] each, and [width, RECENT]."""
     parts, begin = [], 0
     for dtype in _DTYPES:
         parts.append(buffer[begin:].view(dtype)[:width])
         begin += _size(dtype, width)
-    return parts
+    return [*parts, buffer[begin:].view(_INT).view(width, RECENT)]

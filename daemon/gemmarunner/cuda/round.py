@@ -14,6 +14,7 @@ from gemmarunner.cuda.slots import Slots
 from gemmarunner.cuda.target import CudaTarget
 from gemmarunner.kernels.accept import accept
 from gemmarunner.kernels.choose import choose
+from gemmarunner.kernels.penalise import penalise
 from gemmarunner.kernels.settle import settle
 
 
@@ -53,13 +54,14 @@ class CudaRound:
         ids = torch.cat((fields.seed[:, None], drafts), 1)
         hidden = self._target.step(ids.view(-1), fields.rows(per), self._slots)
         logits = self._target.logits(hidden)
+        penalise(logits, drafts, fields.bending)
         how = fields.choosing
         chosen, overflow = choose(logits, how, per, self._target.suppressed)
         hidden = hidden.view(batch, per, -1)
         synthetic = None if self._synthetic is None else self._synthetic[:depth]
         accepted = accept(drafts, chosen.view(batch, per), fields.depth, hidden, synthetic, how)
         self._slots.hidden.index_copy_(0, fields.place, accepted.hidden)
-        packed = settle(accepted, overflow, fields.seed, fields.start, fields.position)
+        packed = settle(accepted, overflow, fields.places)
         return RoundOutputs(packed, drafts, hidden)
 
     def _drafts(self, fields: Fields, depth: int) -> Tensor:

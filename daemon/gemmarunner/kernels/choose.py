@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gemmarunner.engine.penalties import Penalties
 from gemmarunner.engine.request import Sampling
 from gemmarunner.kernels.launch import on_gpu
 from gemmarunner.kernels.noise import log_uniform
@@ -30,9 +29,8 @@ class Choosing(NamedTuple):
 
 
 def fits(sampling: Sampling) -> bool:
-    """Whether `choose` gives this request's tokens: no penalties, and few enough candidates."""
-    few = sampling.temperature <= 0 or 1 <= sampling.top_k <= MAX_TOP_K
-    return few and not Penalties.of(sampling).active
+    """Whether `choose` gives this request's tokens: it has few enough candidates."""
+    return sampling.temperature <= 0 or 1 <= sampling.top_k <= MAX_TOP_K
 
 
 def choose(

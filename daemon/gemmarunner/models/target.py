@@ -105,9 +105,8 @@ class Target:
 
         Afterwards their K/V are in the cache and committed. Returns the hidden rows after the final
         norm of the last `keep` rows (None: all), [keep, hidden]. The other rows skip the layers
-        that write no K/V. Up to `EXACT_ROWS` rows, all kept, on an x86 CPU in float32 (with experts:
-        where the native layers run them): each row is the same bit for bit as if it had been run
-        alone.
+        that write no K/V. Up to `EXACT_ROWS` rows, all kept, on an x86 CPU in float32 (experts: in
+        native layers): each row is the same bit for bit as if it had been run alone.
         """
         rows = tokens.shape[0]
         cache.make_room(rows)

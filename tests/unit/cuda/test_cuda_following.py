@@ -68,7 +68,11 @@ def chained(
 @pytest.mark.parametrize("shape", ["e4b", "12b", pytest.param("26b", marks=pytest.mark.slow)])
 def test_cuda_rounds_behind_others_change_no_word(backend_of: Callable, shape: str) -> None:
     """Greedy, sampled and with a bent choice of depths, at changing depths, past the window."""
-    by = [sampler(temperature=0.0), sampler(seed=2, temperature=1.3, top_k=40), sampler(seed=3)]
+    by = [
+        sampler(temperature=0.0),
+        sampler(seed=2, temperature=1.3, top_k=40),
+        sampler(seed=3, repeat_penalty=1.2, presence_penalty=0.3, repeat_last_n=30),
+    ]
     depths = list(islice(cycle([[0, 2, 4], [0, 2, 4], [4, 1, 0], [0, 0, 0], [1, 3, 2]]), 25))
     plain, early = backend_of(shape, slots=4), backend_of(shape, slots=4)
     expected, found = (
@@ -102,9 +106,9 @@ def test_cuda_only_the_sequences_in_flight_are_followed(backend_of: Callable) ->
     assert (backend.length(0), backend.length(1)) == (8 + len(new[0]) + 1, 0)
 
 
-def test_cuda_bent_choices_are_not_followed(backend_of: Callable) -> None:
-    """A penalty needs the tokens on the host before the next choice."""
-    backend, by = backend_of(), sampler(repeat_penalty=1.3, seed=1)
+def test_cuda_choices_of_the_host_are_not_followed(backend_of: Callable) -> None:
+    """A penalty of the whole text needs its tokens on the host before the next choice."""
+    backend, by = backend_of(), sampler(repeat_penalty=1.3, repeat_last_n=-1, seed=1)
     plans = planned([begun(backend, 0, text(9), by)], [by], [2])
     backend.launch(plans)
 
@@ -144,7 +148,7 @@ def test_cuda_overflow_costs_two_rounds_and_no_word(
 def answers(backend: Counting, eos: frozenset[int], cancelled: dict[int, int]) -> list[object]:
     """Six requests in three slots, some of them cancelled before a step: what becomes of each."""
     engine = Engine(backend, eos_ids=eos, prefix_bytes=0)
-    kinds = [GREEDY, SAMPLED, Sampling(seed=9, temperature=1.2)]
+    kinds = [GREEDY, SAMPLED, Sampling(seed=9, repeat_penalty=1.2)]
     events, step = [], 0
     for id in range(6):
         request = EngineRequest(id, text(9 + 5 * id, id), kinds[id % 3], "auto", 20 + 9 * id)

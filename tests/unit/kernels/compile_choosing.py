@@ -25,10 +25,13 @@ from gemmarunner.kernels import (
     choose_triton,
     embed_triton,
     experts_triton,
+    penalise_triton,
     settle_triton,
 )
 from gemmarunner.kernels.accept import Accepted
 from gemmarunner.kernels.choose import Choosing
+from gemmarunner.kernels.penalise import Bending
+from gemmarunner.kernels.settle import Places
 
 SHARED_LIMIT = 232_448  # bytes a program may have
 KINDS = {
@@ -45,6 +48,7 @@ BATCH = 5
 def compiled(kernel: Any, grid: tuple[int, ...], *args: object, **meta: Any) -> None:
     """Stands in for `launch`: asserts that the kernel fits and that no thread spills."""
     options = {"num_warps": meta.pop("num_warps"), "launch_pdl": True}
+    options["enable_fp_fusion"] = meta.pop("enable_fp_fusion", True)
     names, meta = kernel.arg_names, {**meta, "PDL": True}
     given = dict(zip(names, args, strict=False))
     kinds = {name: "constexpr" if name in meta else kind(given[name]) for name in names}
@@ -98,7 +102,12 @@ def main() -> None:
     accept_triton.launch_accept(drafts, chosen, numbers(I32), hidden, None, None)
     brought = Accepted(chosen, numbers(I32), ids, numbers(torch.bfloat16))
     overflow = numbers(torch.bool)
-    settle_triton.launch_settle(brought, overflow, ids, numbers(I32), numbers(I32))
+    recent = empty(BATCH, 256, dtype=I32)
+    places = Places(ids, numbers(I32), numbers(I32), recent)
+    settle_triton.launch_settle(brought, overflow, places)
+    floats = [numbers(F32)] * 3
+    bending = Bending(numbers(I32), *floats, recent, numbers(I32))
+    penalise_triton.launch_penalise(empty(5 * BATCH, 262_144, dtype=F32), drafts, bending)
     embed_triton.launch_embed(ids, empty(262_144, 2560), 50.5)
     context, gain = empty(2, BATCH, 10_752, dtype=F32), empty(256, dtype=F32)
     table = empty(262_144, 10_752)
@@ -134,6 +143,7 @@ def stand_in(launch: Callable[..., None]) -> None:
         choose_triton,
         embed_triton,
         experts_triton,
+        penalise_triton,
         settle_triton,
     )
     for room in rooms:

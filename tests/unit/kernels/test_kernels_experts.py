@@ -5,6 +5,7 @@ import torch
 
 from gemmarunner.kernels.experts import experts_grouped, experts_slow, route_slow
 from gemmarunner.models.config import MoEConfig
+from gemmarunner.models.linear import make_linear
 from gemmarunner.models.mlp import Experts
 
 HIDDEN, UNITS, COUNT, TOP_K = 48, 40, 12, 3
@@ -36,7 +37,8 @@ def test_twins_sum_what_the_model_sums() -> None:
         "experts.gate_up_proj": w["gate_up"],
         "experts.down_proj": w["down"],
     }
-    model = Experts(MoEConfig(COUNT, TOP_K, UNITS), HIDDEN, 1e-6, lambda name, *_: tensors[name])
+    moe = MoEConfig(COUNT, TOP_K, UNITS)
+    model = Experts(moe, HIDDEN, 1e-6, lambda name, *_: tensors[name], make_linear)
     normed = model.router_norm(w["x"])
 
     shares, chosen = route_slow(normed, w["router"], w["scale"], TOP_K)

@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from gemmarunner.kernels.accept import Accepted, accept_slow
-from gemmarunner.kernels.settle import settle_slow
+from gemmarunner.kernels.settle import Places, settle_slow
 from tests.unit.kernels.test_kernels_accept import round_of
 
 BATCH = 6
 
 
-def places() -> tuple[Tensor, Tensor, Tensor]:
-    """Seeds, starts and positions before the round."""
+def places() -> Places:
+    """Before the round; the rings of eight tokens wrap at some sequences."""
     start = torch.arange(100, 100 + BATCH, dtype=torch.int32)
-    return torch.full((BATCH,), 77), start, start + 1
+    recent = torch.full((BATCH, 8), -5, dtype=torch.int32)
+    return Places(torch.full((BATCH,), 77), start, start + 1, recent)
 
 
 def accepted() -> Accepted:
@@ -24,14 +24,26 @@ def accepted() -> Accepted:
 
 def test_round_behind_starts_where_this_one_ends() -> None:
     """Its seed is the last new token, and its places lie behind all of them."""
-    seed, start, position = places()
-    brought = accepted()
+    after, brought = places(), accepted()
 
-    settle_slow(brought, torch.zeros(BATCH, dtype=torch.bool), seed, start, position)
+    settle_slow(brought, torch.zeros(BATCH, dtype=torch.bool), after)
 
-    assert seed.tolist() == brought.seed.tolist()
-    assert (start - 100 - torch.arange(BATCH)).tolist() == brought.count.tolist()
-    assert torch.equal(position, start + 1)
+    assert after.seed.tolist() == brought.seed.tolist()
+    assert (after.start - 100 - torch.arange(BATCH)).tolist() == brought.count.tolist()
+    assert torch.equal(after.position, after.start + 1)
+
+
+def test_end_of_every_text_is_kept_up_to_date() -> None:
+    """New tokens at their places in the ring, and nothing else is touched."""
+    before, after, brought = places(), places(), accepted()
+
+    settle_slow(brought, torch.zeros(BATCH, dtype=torch.bool), after)
+
+    for row in range(BATCH):
+        expected, begin = before.recent[row].clone(), int(before.position[row])
+        for step in range(int(brought.count[row])):
+            expected[(begin + step) % 8] = brought.new[row, step]
+        assert torch.equal(after.recent[row], expected)
 
 
 def test_host_gets_count_overflow_and_tokens() -> None:
@@ -39,7 +51,7 @@ def test_host_gets_count_overflow_and_tokens() -> None:
     overflow = torch.arange(BATCH) % 2 == 1
     brought = accepted()
 
-    packed = settle_slow(brought, overflow, *places())
+    packed = settle_slow(brought, overflow, places())
 
     assert packed[:, 0].tolist() == brought.count.tolist()
     assert packed[:, 1].tolist() == [0, 1] * (BATCH // 2)
@@ -54,7 +66,7 @@ def test_kernel_settles_what_the_twin_settles() -> None:
 
     overflow, kernels, twins = torch.arange(BATCH) % 2 == 1, places(), places()
 
-    packed = launch_settle(accepted(), overflow, *kernels)
+    packed = launch_settle(accepted(), overflow, kernels)
 
-    assert torch.equal(settle_slow(accepted(), overflow, *twins), packed)
+    assert torch.equal(settle_slow(accepted(), overflow, twins), packed)
     assert all(map(torch.equal, twins, kernels))
