@@ -31,7 +31,7 @@ from gemmad.pulls.pulls import Means, Pulls
 from gemmad.recipes.places import Places
 from gemmad.recipes.recipes import Recipes
 from gemmad.residency.depths import DepthStates
-from gemmad.residency.fits import Allowed, Fit, Where, unusable, ways
+from gemmad.residency.fits import Allowed, Fit, Scales, Where, unusable, ways
 from gemmad.residency.hands import Tools
 from gemmad.residency.loop import Residency, Senses, since_boot
 from gemmad.residency.placing import WaysOf
@@ -187,8 +187,9 @@ def _ways(config: Config, weigher: Weigher) -> WaysOf:
         cpu=config.cpu_fallback,
         cpu_kind=cpu_kind(),
     )
+    scales = Scales(weigher.weigh, weigher.layers)
     return WaysOf(
-        lambda wanted, machine: ways(wanted, machine, allowed, weigher.weigh),
+        lambda wanted, machine, rooms: ways(wanted, machine, allowed, scales, rooms),
         lambda machine: unusable(machine, allowed),
     )
 

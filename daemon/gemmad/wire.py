@@ -290,16 +290,25 @@ class AttachFailed(
     fix: str | None = None
 
 
+class DeviceTaken(msgspec.Struct, frozen=True):
+    """What a runner takes of one of several devices."""
+
+    device: str
+    nbytes: int
+    peak: int  # the most until now
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured", tag_field="type"):
     """What a runner takes now."""
 
-    device_bytes: int  # of its device; on a CPU and on unified memory 0, all is the host's
+    device_bytes: int  # of its devices; on a CPU and on unified memory 0, all is the host's
     host_bytes: int  # of the process alone; file pages that the system may drop are left out
     target_bytes: int
     drafter_bytes: int
     kv_bytes: int
     prefix_bytes: int
     peak_device_bytes: int  # the most until now
+    devices: tuple[DeviceTaken, ...] = ()  # each, when layers are split over several
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong", tag_field="type"):

@@ -9,9 +9,9 @@ The device holds at the end of a load and in use:
 `item` is 2 everywhere: these kernels run in 16 bits.
 """
 
-from gemmad.memory.kv import CHUNK_FUSED, fused_rings, kv_bytes
+from gemmad.memory.kv import CHUNK_FUSED, fused_rings, kv_bytes, layer_kv_bytes
 from gemmad.memory.packed import KERNELS, planes_bytes, tiled_bytes
-from gemmad.memory.parts import ITEM_BYTES, Parts, Setting, kept_as, with_head
+from gemmad.memory.parts import ITEM_BYTES, LayerBytes, Parts, Setting, kept_as, with_head
 from gemmad.memory.runtime import RUNTIMES
 from gemmad.memory.shapes import HalfShape, LayerShape, Matrix, PairShape
 from gemmad.wire import Quantize
@@ -54,6 +54,32 @@ def parts(pair: PairShape, setting: Setting) -> Parts:
         graphs=2 * working + graph_bytes(pair, setting, depth),
         host=on_host + STAGING_BYTES,
     )
+
+
+def layers_bytes(pair: PairShape, setting: Setting) -> tuple[LayerBytes, ...]:
+    """Weights, keys and values of each layer of a target alone."""
+    target, depth = pair.target, setting.max_depth if setting.drafter and pair.drafter else 0
+    rings = fused_rings(target, setting.num_ctx, depth)
+    return tuple(
+        LayerBytes(
+            sum(_bytes(matrix, kept_as(matrix, setting.quantize)) for matrix in own),
+            layer_kv_bytes(layer, rings, setting.slots, ITEM),
+        )
+        for own, layer in zip(target.by_layer, target.layers, strict=True)
+    )
+
+
+def segment_bytes(pair: PairShape, setting: Setting) -> int:
+    """What some of the layers work with, and what their graphs keep, without embeddings and head.
+
+    As much as all layers would: how many they are is not known yet.
+    """
+    target, depth = pair.target, setting.max_depth if setting.drafter and pair.drafter else 0
+    rings = fused_rings(target, setting.num_ctx, depth)
+    working = round_bytes(target, None, round_rows(setting.slots, depth), rings[0], depth)
+    loading = loading_bytes(target, setting) if setting.quantize else 0
+    pool = max(prompt_bytes(target, setting, rings), working, loading)
+    return pool + 2 * working + graph_bytes(PairShape(target), setting, depth)
 
 
 def target_bytes(target: HalfShape, quantize: Quantize | None) -> int:

@@ -8,7 +8,7 @@
 All are whole multiples of 64 positions. Layers that share another's keys take nothing.
 """
 
-from gemmad.memory.shapes import HalfShape
+from gemmad.memory.shapes import HalfShape, LayerShape
 
 ALIGNED = 64
 SPARE = 64  # positions that the fused runner's rings have beyond the window
@@ -31,11 +31,14 @@ def plain_rings(target: HalfShape, num_ctx: int, depth: int, width: int) -> tupl
 
 def kv_bytes(target: HalfShape, rings: tuple[int, int], slots: int, item_bytes: int) -> int:
     """Of all slots."""
-    return slots * sum(
-        2 * layer.kv_width * rings[layer.kind == "sliding"] * item_bytes
-        for layer in target.layers
-        if layer.owns_kv
-    )
+    return sum(layer_kv_bytes(layer, rings, slots, item_bytes) for layer in target.layers)
+
+
+def layer_kv_bytes(layer: LayerShape, rings: tuple[int, int], slots: int, item_bytes: int) -> int:
+    """Of one layer."""
+    if not layer.owns_kv:
+        return 0
+    return slots * 2 * layer.kv_width * rings[layer.kind == "sliding"] * item_bytes
 
 
 def aligned(positions: int) -> int:

@@ -55,6 +55,13 @@ class Parts(NamedTuple):
     mapped: int = 0  # of files, which stay mapped
 
 
+class LayerBytes(NamedTuple):
+    """Of one layer of a target, on its device."""
+
+    weights: int
+    kv: int  # of all slots
+
+
 def kept_as(matrix: Matrix, quantize: Quantize | None) -> str:
     """In what a matrix is kept when the pair is loaded so: its own kind, or the one it becomes."""
     plain = matrix.kind in ITEM_BYTES

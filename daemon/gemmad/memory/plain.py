@@ -10,9 +10,17 @@ On a CPU matrices are copied out of mapped files into the form its products want
     float32   others: four bytes; or two, as stored, where four took more than half of what is free
 """
 
-from gemmad.memory.kv import ALIGNED, CHUNK_PLAIN, kv_bytes, plain_rings
+from gemmad.memory.kv import ALIGNED, CHUNK_PLAIN, kv_bytes, layer_kv_bytes, plain_rings
 from gemmad.memory.packed import KERNELS
-from gemmad.memory.parts import ITEM_BYTES, Parts, Setting, is_small, kept_as, with_head
+from gemmad.memory.parts import (
+    ITEM_BYTES,
+    LayerBytes,
+    Parts,
+    Setting,
+    is_small,
+    kept_as,
+    with_head,
+)
 from gemmad.memory.shapes import HalfShape, Matrix, PairShape
 from gemmad.wire import Quantize
 
@@ -32,9 +40,7 @@ def parts(pair: PairShape, setting: Setting) -> Parts:
     """The bytes of `pair` loaded so."""
     target, drafter = pair.target, pair.drafter if setting.drafter else None
     item = item_bytes(target, setting)
-    depth = setting.max_depth if drafter else 0
-    width = depth + 1 if setting.deterministic else 0
-    rings = plain_rings(target, setting.num_ctx, depth, width)
+    rings = _rings(target, setting, setting.max_depth if drafter else 0)
     weights = [_kept(target, m, setting, item) for m in with_head(target)]
     drafts = drafter_bytes(drafter, setting, item) if drafter else 0
     tables = sum(m.elements * ITEM_BYTES.get(m.kind, 2) for m in target.of("table", "ple_table"))
@@ -53,6 +59,30 @@ def parts(pair: PairShape, setting: Setting) -> Parts:
         workspace=max(in_use, loading_bytes(target, setting) - stays),
         mapped=0 if own_tables else tables,
     )
+
+
+def layers_bytes(pair: PairShape, setting: Setting) -> tuple[LayerBytes, ...]:
+    """The same of each layer of a target alone."""
+    target, depth = pair.target, setting.max_depth if setting.drafter and pair.drafter else 0
+    item, rings = item_bytes(target, setting), _rings(target, setting, depth)
+    return tuple(
+        LayerBytes(
+            sum(_kept(target, matrix, setting, item) for matrix in own),
+            layer_kv_bytes(layer, rings, setting.slots, item),
+        )
+        for own, layer in zip(target.by_layer, target.layers, strict=True)
+    )
+
+
+def segment_bytes(pair: PairShape, setting: Setting) -> int:
+    """What some of the layers work with, without embeddings and head."""
+    item = item_bytes(pair.target, setting)
+    return step_bytes(pair.target, setting, item) - logits_bytes(pair.target)
+
+
+def _rings(target: HalfShape, setting: Setting, depth: int) -> tuple[int, int]:
+    width = depth + 1 if setting.deterministic else 0
+    return plain_rings(target, setting.num_ctx, depth, width)
 
 
 def item_bytes(target: HalfShape, setting: Setting) -> int:
@@ -170,4 +200,9 @@ def step_bytes(target: HalfShape, setting: Setting, item: int) -> int:
     ple = len(target.layers) * target.ple_dim * 3
     chunk = rows * (4 * target.hidden + max(4 * inner, 3 * widest) + ple) * item
     masks = rows * setting.num_ctx * (8 + 1 + item) + ALIGNED * 2 * setting.num_ctx * item
-    return chunk + masks + target.vocab * 4 * 4
+    return chunk + masks + logits_bytes(target)
+
+
+def logits_bytes(target: HalfShape) -> int:
+    """Of one row's, and what choosing makes of them."""
+    return target.vocab * 4 * 4

@@ -74,6 +74,7 @@ class HalfShape:
     media_bytes: int = 0  # of towers in the same files
     floating: str = "BF16"  # how most of its plain numbers are stored
     is_gguf: bool = False
+    by_layer: tuple[tuple[Matrix, ...], ...] = ()  # of `matrices`, those of each layer
 
     def of(self, *roles: Role) -> list[Matrix]:
         """The matrices with one of these roles."""
@@ -84,6 +85,13 @@ class HalfShape:
         """The first layer without keys and values of its own; the number of layers if none."""
         shared = (i for i, layer in enumerate(self.layers) if not layer.owns_kv)
         return next(shared, len(self.layers))
+
+    @property
+    def first_read_elsewhere(self) -> int:
+        """The first layer whose keys and values others read: shared layers, and the drafter's."""
+        owners = [i for i, layer in enumerate(self.layers) if layer.owns_kv]
+        last = {self.layers[index].kind: index for index in owners}  # of each kind
+        return min(last.values())
 
     @property
     def elements(self) -> int:
@@ -138,6 +146,7 @@ def half_shape(tensors: Iterable[Tensor], facts: Facts) -> HalfShape:
         context_length=facts.context_length,
         floating=table.kind if table.kind in ("BF16", "F16", "F32") else "BF16",
         is_gguf=facts.is_gguf,
+        by_layer=tuple(sorted_in.matrices_of(index) for index in range(len(layers))),
     )
 
 
@@ -183,6 +192,10 @@ class _Sorted:
             owns_kv=own,
             inner=gate_up[0] // 2,
         )
+
+    def matrices_of(self, index: int) -> tuple[Matrix, ...]:
+        """One layer's own."""
+        return _together(m for (layer, _, _), m in self.matrices.items() if layer == index)
 
     @property
     def table(self) -> Matrix:

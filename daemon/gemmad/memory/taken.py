@@ -1,8 +1,10 @@
 """Keeps what loads really took, by pair, device and settings: the next estimate begins there.
 
 <state>/taken.json   {"<manifest id> <device kind> <settings>": {"device": 9663676416,
-                      "host": 1468006400, "drafter": 161480704, "num_ctx": 8192}, ...}
+                      "host": 1468006400, "computed": 9512681472}, ...}
 
+Of layers split over several GPUs each device has a key of its own, which ends in `last <device>` or
+`before <device>`, and the bytes that it took beside its layers, embeddings and drafter.
 A hint only: an unreadable file is forgotten. Of one key the greatest of the last loads is kept,
 slowly sinking, so that one lucky reading does not make the next load fail.
 """
@@ -45,9 +47,9 @@ class Taken:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("forgetting what loads took: %s", error)
 
-    def known(self, pair: Digest, setting: Setting) -> Took | None:
-        """What a load of this pair in this way took, if there was one."""
-        return self._loads.get(_key(pair, setting))
+    def known(self, pair: Digest, setting: Setting, place: str = "") -> Took | None:
+        """What a load of this pair in this way took, if one did; on a `place` of a split."""
+        return self._loads.get(_key(pair, setting, place))
 
     def corrected(self, pair: Digest, setting: Setting, computed: Estimate) -> Estimate:
         """`computed`, or what such a load took the last time."""
@@ -56,9 +58,9 @@ class Taken:
             return computed
         return computed.corrected(found.device, None if computed.unified else found.host or None)
 
-    def learned(self, pair: Digest, setting: Setting, took: Took) -> None:
+    def learned(self, pair: Digest, setting: Setting, took: Took, place: str = "") -> None:
         """A load in this way took so much."""
-        key = _key(pair, setting)
+        key = _key(pair, setting, place)
         before = self._loads.pop(key, None)  # to the end: the oldest are forgotten first
         if before is not None and before.device > took.device:
             sunk = int(before.device - _SINKS * (before.device - took.device))
@@ -81,10 +83,10 @@ class Taken:
             log.warning("what loads took could not be saved: %s", error)
 
 
-def _key(pair: Digest, setting: Setting) -> str:
+def _key(pair: Digest, setting: Setting, place: str) -> str:
     told = replace(setting, free=None)
     words = (
         told.kind, told.num_ctx, told.slots, told.max_depth, told.drafter, told.quantize,
         told.draft_quantize, told.ple_on_host, told.deterministic, told.media, told.fused,
     )  # fmt: skip
-    return f"{pair} " + " ".join(str(word) for word in words)
+    return f"{pair} " + " ".join(str(word) for word in (*words, *place.split()))

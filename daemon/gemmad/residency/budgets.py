@@ -128,6 +128,16 @@ class Situation:
         return replace(self, rooms=rooms, held=held, spare=spare, loading=loading, most={})
 
 
+def spread(nbytes: int, by: Takes) -> dict[str, int]:
+    """So many bytes over budgets, as `by` is spread; the first has what is left over."""
+    if not by:
+        return {}
+    total = max(1, sum(by.values()))
+    first, *others = by
+    told = {budget: nbytes * by[budget] // total for budget in others}
+    return {first: nbytes - sum(told.values()), **told}
+
+
 def _given(situation: Situation, steps: Sequence[Step]) -> dict[str, int]:
     """What the steps give of each budget."""
     pairs = {pair.name: pair for pair in situation.held}
@@ -142,7 +152,7 @@ def _given(situation: Situation, steps: Sequence[Step]) -> dict[str, int]:
             whole = step.kind in (Kind.STOP, Kind.DRAIN)
             parts = (pair.rest, pair.drafter, pair.prefixes) if whole else ()
         elif step.kind is Kind.RECLAIM:
-            parts = ({next(iter(pairs[step.name].prefixes)): step.nbytes},)
+            parts = (spread(step.nbytes, pairs[step.name].prefixes),)
         else:
             parts = (pairs[step.name].drafter,)
         for part in parts:

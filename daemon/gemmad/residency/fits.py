@@ -6,13 +6,14 @@ device of the tier. Tiers, each with all of those ranks:
 
     0  one GPU, or the only device that there is
     1  the same with weights packed on load        only where the user allowed it
-    2  layers over several GPUs                    only where a backend can
-    3  the CPU of a machine that has a GPU         only where the user allowed it
+    2  layers over several GPUs, see `dealing.py`
+    3  the same with weights packed on load        only where the user allowed it
+    4  the CPU of a machine that has a GPU         only where the user allowed it
 
 A GPU that was lost is no reason to use the CPU: nothing fits then, and the error says so.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,9 @@ from gemmad.memory.estimate import Estimate, Setting
 from gemmad.memory.nvml import LOST
 from gemmad.memory.parts import CpuKind
 from gemmad.memory.readings import HOST, Device, Machine
-from gemmad.residency.budgets import PLACES, Takes, Way
+from gemmad.memory.split import Deal, Share, SplitBytes, shares
+from gemmad.residency.budgets import PLACES, Takes, Way, spread
+from gemmad.residency.dealing import deal, nearest
 from gemmad.residency.resident import Wanted
 from gemmad.wire import Quantize
 
@@ -29,6 +32,8 @@ LEAST_CTX = 2048
 _STEP = 1 << 28  # free memory is told in these, so that every reading need not be computed anew
 
 Weigh = Callable[[Wanted, Setting], Estimate]  # what a load takes, as computed or as it was seen
+# The same by layers; None: nobody knows its layers.
+WeighLayers = Callable[[Wanted, Setting, tuple[str, ...]], SplitBytes | None]
 Where = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -40,7 +45,6 @@ class Allowed:
     slots: int = 1
     quantize: Quantize | None = None  # when a pair does not fit otherwise
     cpu: bool = False  # beside a GPU that has no room
-    split: bool = False  # whether any backend runs layers on several GPUs
     cpu_kind: CpuKind = "half"
     fused: bool = True
 
@@ -48,37 +52,73 @@ class Allowed:
 class Fit(NamedTuple):
     """One way of loading: what the load frame says, and what it takes."""
 
-    device: str
+    device: str  # where the head is
     kind: str
     setting: Setting
     estimate: Estimate
-    takes: Takes
+    takes: Takes  # the head's device first
     drafter_takes: Takes  # of `takes`, unless it is left out
     split: tuple[tuple[str, int], ...] = ()
     why: str = ""  # it is loaded so and not as asked; empty: as asked
     num_ctx_why: str = ""
+    shares: Mapping[str, Share] = {}  # by device, of a split
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All on which it is, in the layers' order."""
+        return tuple(id for id, _ in self.split) or (self.device,)
+
+    @property
+    def where(self) -> str:
+        """The devices in one word."""
+        return "+".join(self.devices)
+
+    def spread(self, nbytes: int) -> Takes:
+        """Bytes of kept keys and values by budget."""
+        kv = {device: share.kv for device, share in self.shares.items()}
+        return spread(nbytes, kv or {next(iter(self.takes), HOST): 1})
 
 
-def ways(wanted: Wanted, machine: Machine, allowed: Allowed, weigh: Weigh) -> Iterator[Way]:
-    """Every way, sorted by tier and rank; nothing is computed before it is asked for."""
-    for tier, (devices, quantize, why) in enumerate(_tiers(wanted, machine, allowed)):
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What tells how much pairs take."""
+
+    whole: Weigh
+    layers: WeighLayers = lambda *_: None
+
+
+def ways(
+    wanted: Wanted,
+    machine: Machine,
+    allowed: Allowed,
+    scales: Scales,
+    rooms: Sequence[Takes] = (),
+) -> Iterator[Way]:
+    """Every way, sorted by tier and rank; nothing is computed before it is asked for.
+
+    `rooms`: see `dealing.levels`; for each, layers are dealt anew.
+    """
+    for tier, found in enumerate(_tiers(wanted, machine, allowed)):
         for rank, given in enumerate(_given_up(wanted, allowed.slots)):
-            for device in devices:
-                fit = _fit(wanted, machine, device, allowed, given, quantize, weigh)
-                fit = fit._replace(why="; ".join(filter(None, (why, fit.why))))
+            for fit in _fits(wanted, machine, found, allowed, given, scales, rooms):
+                fit = fit._replace(why="; ".join(filter(None, (found.why, fit.why))))
                 yield Way({**fit.takes, PLACES: 1}, rank, tier, fit)
 
 
 def unusable(machine: Machine, allowed: Allowed) -> str:
     """Why there is no device at all; empty: there is one."""
-    if any(devices for devices, _, _ in _tiers_of(machine, allowed, quantize=None)):
+    if any(tier.devices for tier in _tiers_of(machine, allowed, quantize=None)):
         return ""
     notes = [f"{d.id}: {d.note}" for d in machine.devices if d.note]
     told = "; ".join((*notes, *machine.notes))
     return told or f"there is no device '{allowed.device}' on this machine"
 
 
-_Tier = tuple[tuple[Device, ...], Quantize | None, str]
+class _Tier(NamedTuple):
+    devices: tuple[Device, ...]
+    quantize: Quantize | None = None
+    why: str = ""
+    splits: bool = False  # over these devices; else each of them is a way of its own
 
 
 def _tiers(wanted: Wanted, machine: Machine, allowed: Allowed) -> Sequence[_Tier]:
@@ -93,17 +133,30 @@ def _tiers_of(machine: Machine, allowed: Allowed, quantize: Quantize | None) -> 
     if allowed.device == "cpu" or (allowed.device == "auto" and not gpus and not lost):
         # NOTE: a GPU that torch cannot use is as good as none, but its owner is told.
         notes = [f"{d.name}: {d.note}" for d in machine.devices if d.note]
-        first: _Tier = (host, None, "; ".join(notes) if allowed.device == "auto" else "")
-        packed = (host, quantize, f"weights are packed to {quantize}: they do not fit otherwise")
+        first = _Tier(host, why="; ".join(notes) if allowed.device == "auto" else "")
+        packed = _Tier(host, quantize, _packed_why(quantize))
         return [first, packed] if quantize else [first]
-    tiers: list[_Tier] = [(gpus, None, "")]
+    tiers = [_Tier(gpus)]
     if quantize:
-        why = f"weights are packed to {quantize}: they do not fit otherwise"
-        tiers.append((gpus, quantize, why))
+        tiers.append(_Tier(gpus, quantize, _packed_why(quantize)))
+    if len(several := _splittable(gpus)) > 1:
+        tiers.append(_Tier(several, splits=True))
+        if quantize:
+            tiers.append(_Tier(several, quantize, _packed_why(quantize), splits=True))
     if allowed.cpu and allowed.device == "auto":
         why = f"gpu lost: {_lost(machine)}" if lost and not gpus else "no GPU has room for it"
-        tiers.append((host, None, f"on the CPU, as the settings allow: {why}"))
+        tiers.append(_Tier(host, why=f"on the CPU, as the settings allow: {why}"))
     return tiers
+
+
+def _packed_why(quantize: Quantize | None) -> str:
+    return f"weights are packed to {quantize}: they do not fit otherwise"
+
+
+def _splittable(gpus: Sequence[Device]) -> tuple[Device, ...]:
+    """Those that one process can use together: a MIG instance is the only one that it sees."""
+    own = [d for d in gpus if not d.unified and not d.uuid.startswith("MIG-")]
+    return tuple(d for d in own if d.kind in ("cuda", "rocm") and d.kind == own[0].kind)
 
 
 def _gpus(machine: Machine, allowed: Allowed) -> tuple[Device, ...]:
@@ -143,58 +196,131 @@ def _halves(most: int, least: int) -> Iterator[int]:
         yield most
 
 
-def _fit(
+def _fits(
     wanted: Wanted,
     machine: Machine,
-    device: Device,
+    tier: _Tier,
     allowed: Allowed,
     given: _Given,
-    quantize: Quantize | None,
-    weigh: Weigh,
-) -> Fit:
-    setting = Setting(
+    scales: Scales,
+    rooms: Sequence[Takes],
+) -> Iterator[Fit]:
+    """One way on each of the tier's devices, or several of splitting layers over them."""
+    for device in tier.devices[: 1 if tier.splits else None]:
+        setting = _setting(wanted, device, allowed, given, tier)
+        if tier.splits:
+            yield from _splits(wanted, tier.devices, setting, scales, rooms, allowed)
+        else:
+            yield _on_one(wanted, machine, device, setting, scales.whole, allowed)
+
+
+def _setting(
+    wanted: Wanted, device: Device, allowed: Allowed, given: _Given, tier: _Tier
+) -> Setting:
+    return Setting(
         num_ctx=given.num_ctx,
         slots=given.slots,
         kind=device.kind,
         drafter=given.drafter,
-        quantize=wanted.quantize or quantize,
+        quantize=wanted.quantize or tier.quantize,
         draft_quantize=wanted.draft_quantize,
         deterministic=wanted.deterministic,
         unified=device.unified,
         cpu=allowed.cpu_kind,
         free=device.free // _STEP * _STEP if device.kind == "cpu" else None,
-        fused=allowed.fused,
+        fused=allowed.fused and not tier.splits,
     )
+
+
+def _on_one(
+    wanted: Wanted,
+    machine: Machine,
+    device: Device,
+    setting: Setting,
+    weigh: Weigh,
+    allowed: Allowed,
+) -> Fit:
     took = weigh(wanted, setting)
     budget = machine.budget_of(device.id)
     assert budget is not None
     takes = {budget.id: int(took.device)}
     if took.host_only:
         takes[HOST] = takes.get(HOST, 0) + took.host_only
-    drafter = _drafter(wanted, setting, took, weigh)
-    why = _why(wanted, allowed, given)
-    smaller = given.num_ctx < wanted.num_ctx
-    num_ctx_why = f"memory has no room for {wanted.num_ctx}" if smaller else ""
-    return Fit(
-        device.id,
-        device.kind,
-        setting,
-        took,
-        takes,
-        {budget.id: drafter} if drafter else {},
-        why=why,
-        num_ctx_why=num_ctx_why,
-    )
+    drafter = 0
+    if wanted.manifest.drafter is not None:  # also of one that is left out: it may come back
+        whole = took if setting.drafter else weigh(wanted, replace(setting, drafter=True))
+        drafter = int(whole.drafter)
+    parts = {budget.id: drafter} if drafter else {}
+    fit = Fit(device.id, device.kind, setting, took, takes, parts)
+    return _explained(fit, wanted, allowed)
 
 
-def _drafter(wanted: Wanted, setting: Setting, took: Estimate, weigh: Weigh) -> int:
-    """What the drafter takes there, though it be left out."""
+def _splits(
+    wanted: Wanted,
+    devices: Sequence[Device],
+    setting: Setting,
+    scales: Scales,
+    rooms: Sequence[Takes],
+    allowed: Allowed,
+) -> Iterator[Fit]:
+    """A way for every room that there is or may come: layers dealt by it, each deal once.
+
+    Where there will be no room, the way that lacks little: whoever is refused learns how much.
+    """
+    ids = tuple(device.id for device in devices)
+    if not rooms or (found := scales.layers(wanted, setting, ids)) is None:
+        return
+    levels = [{id: room.get(id, 0) for id in ids} for room in rooms]
+    deals = [deal(found, level) for level in levels]
+    if not any(deals):
+        deals = [nearest(found, levels[-1])]
+    took = scales.whole(wanted, setting)
+    for dealt in dict.fromkeys(one for one in deals if one and len(one.devices) > 1):
+        mine = shares(found, dealt)
+        takes = {id: share.total for id, share in mine.items()}
+        fit = Fit(
+            dealt.devices[-1],
+            setting.kind,
+            setting,
+            took,
+            {**takes, HOST: int(took.host_only)},
+            _split_drafter(wanted, setting, scales, dealt),
+            dealt.split,
+            shares=mine,
+        )
+        yield _explained(fit, wanted, allowed)
+
+
+def _split_drafter(wanted: Wanted, setting: Setting, scales: Scales, dealt: Deal) -> Takes:
+    """What the drafter takes beside the last layers, though it be left out."""
     if wanted.manifest.drafter is None:
-        return 0
-    return int((took if setting.drafter else weigh(wanted, replace(setting, drafter=True))).drafter)
+        return {}
+    found = scales.layers(wanted, replace(setting, drafter=True), dealt.devices)
+    return {dealt.devices[-1]: found.drafter} if found and found.drafter else {}
 
 
-def _why(wanted: Wanted, allowed: Allowed, given: _Given) -> str:
+def _explained(fit: Fit, wanted: Wanted, allowed: Allowed) -> Fit:
+    """The same with what is given up in it, and where its layers are."""
+    setting, told = fit.setting, []
+    if fit.split:
+        told.append(f"no single GPU has room for it: {_places(fit)}")
+    if given := _why(wanted, allowed, setting):
+        told.append(given)
+    smaller = setting.num_ctx < wanted.num_ctx
+    num_ctx_why = f"memory has no room for {wanted.num_ctx}" if smaller else ""
+    return fit._replace(why="; ".join(told), num_ctx_why=num_ctx_why)
+
+
+def _places(fit: Fit) -> str:
+    told, begin = [], 0
+    for id, count in fit.split:
+        told.append(f"layers {begin} to {begin + count - 1} on {id}")
+        begin += count
+    drafter = ", head and drafter" if fit.setting.drafter and fit.drafter_takes else " and head"
+    return f"{', '.join(told)} with embeddings{drafter}"
+
+
+def _why(wanted: Wanted, allowed: Allowed, given: Setting) -> str:
     told = []
     if given.num_ctx < wanted.num_ctx:
         told.append(f"a context of {given.num_ctx} instead of {wanted.num_ctx}")

@@ -5,7 +5,7 @@ waits for. After a load that ran out of memory everything idle leaves, and it is
 without its drafter.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -13,7 +13,8 @@ from gemmad.api.errors import GemmaError, LoadFailed, WillNotFit
 from gemmad.core import ModelName
 from gemmad.memory.readings import Machine
 from gemmad.residency.breaker import CrashBreaker
-from gemmad.residency.budgets import PLACES, Situation, Way
+from gemmad.residency.budgets import PLACES, Situation, Takes, Way
+from gemmad.residency.dealing import levels
 from gemmad.residency.drafters import SetAside
 from gemmad.residency.effects import Effects
 from gemmad.residency.fits import Fit
@@ -33,10 +34,10 @@ class WaysOf:
 
     def __init__(
         self,
-        ways: Callable[[Wanted, Machine], Iterable[Way]],
+        ways: Callable[[Wanted, Machine, Sequence[Takes]], Iterable[Way]],
         unusable: Callable[[Machine], str] = lambda _: "",
     ) -> None:
-        self.ways = ways
+        self.ways = ways  # the last argument: `dealing.levels`
         self.unusable = unusable  # why there is no device at all; empty: there is one
 
 
@@ -107,7 +108,7 @@ class Placer:
 
     def _one(self, waiter: Waiter, machine: Machine, situation: Situation, now: float) -> Situation:
         wanted = self._wanted(waiter.wanted)
-        found = plan(situation, self._ways.ways(wanted, machine))
+        found = plan(situation, self._ways.ways(wanted, machine, levels(situation)))
         if found.way is None:
             self._refuse_alike(waiter, _will_not_fit(wanted, found.shortage))
         elif found.steps or found.waits:

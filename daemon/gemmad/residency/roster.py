@@ -64,7 +64,7 @@ class Roster:
             resident.drafter_why = "" if fit.setting.drafter else "memory has no room for it"
         self._residents[wanted.name] = resident
         numbers = {f"{budget}_bytes": float(nbytes) for budget, nbytes in fit.takes.items()}
-        told = f"on {fit.device}" + (f": {fit.why}" if fit.why else "")
+        told = f"on {fit.where}" + (f": {fit.why}" if fit.why else "")
         self._effects.tell(EventKind.LOADING, wanted.name, told, numbers)
         self._effects.load(resident)
         return resident

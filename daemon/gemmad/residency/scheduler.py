@@ -281,7 +281,7 @@ class Scheduler:
 
     def _tell_loaded(self, resident: Resident, now: float) -> None:
         fit = resident.fit
-        told = f"on {fit.device}" + (f": {fit.why}" if fit.why else "") if fit else ""
+        told = f"on {fit.where}" + (f": {fit.why}" if fit.why else "") if fit else ""
         numbers = {"load_s": now - resident.load_began}
         self._effects.tell(EventKind.LOADED, resident.wanted.name, told, numbers)
 
@@ -319,7 +319,7 @@ class Scheduler:
         for id in lost.keys() - known:
             self._effects.tell(EventKind.PRESSURE, reason=f"{id}: {lost[id]}")
             for resident in self.residents:
-                if resident.fit and resident.fit.device == id and resident.usable:
+                if resident.fit and id in resident.fit.devices and resident.usable:
                     self._effects.check(resident)
 
     def _late(self, waiter: Waiter) -> Busy:

@@ -62,12 +62,24 @@ class LoadProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class LayersSeen:
+    """Layers of a target that lie on one of several devices."""
+
+    device: str
+    first: int
+    count: int
+    nbytes: ByteCount  # of the target there; on the last device with embeddings and head
+    kv_bytes: ByteCount = _NONE
+
+
+@dataclass(frozen=True, slots=True)
 class TargetSeen:
     """Where a pair's target is."""
 
     device: str  # empty while it is not loaded; several, joined by "+", when its layers are split
     nbytes: ByteCount
     why: str = ""
+    layers: tuple[LayersSeen, ...] = ()  # by device, when they are split
 
 
 @dataclass(frozen=True, slots=True)

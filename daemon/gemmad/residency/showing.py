@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from gemmad.core import ByteCount
 from gemmad.memory.readings import HOST, Budget, Machine
@@ -15,6 +16,7 @@ from gemmad.residency.seen import (
     DrafterSeen,
     DrafterState,
     EventKind,
+    LayersSeen,
     LoadProgress,
     Ours,
     QueuedSeen,
@@ -23,7 +25,7 @@ from gemmad.residency.seen import (
     TargetSeen,
     Totals,
 )
-from gemmad.residency.situation import holds, reserve_of
+from gemmad.residency.situation import holds, prefixes_of, reserve_of
 
 _COUNTED = {
     EventKind.LOADED: "loads",
@@ -114,10 +116,28 @@ def _target(one: Resident) -> TargetSeen:
     why = fit.why if fit else ""
     if loaded is None:
         nbytes = fit.estimate.target_weights if fit else 0
-        return TargetSeen("", ByteCount(nbytes), why)
+        return TargetSeen("", ByteCount(nbytes), why, _layers(one))
     told = next((p.why for p in loaded.placement if p.what == "target" and p.why), "")
-    device = "+".join(id for id, _ in fit.split) if fit and fit.split else loaded.device
-    return TargetSeen(device, ByteCount(loaded.target_bytes), why or told)
+    device = fit.where if fit and fit.split else loaded.device
+    return TargetSeen(device, ByteCount(loaded.target_bytes), why or told, _layers(one))
+
+
+def _layers(one: Resident) -> tuple[LayersSeen, ...]:
+    """Which layers of a split target are where."""
+    told, begin = [], 0
+    for device, count in one.fit.split if one.fit else ():
+        target, kv = (_placed(one, what, device) for what in ("target", "kv"))
+        told.append(LayersSeen(device, begin, count, target, kv))
+        begin += count
+    return tuple(told)
+
+
+def _placed(one: Resident, what: Literal["target", "kv"], device: str) -> ByteCount:
+    """Bytes of a part on one device of a split: as the runner says, else as estimated."""
+    assert one.fit is not None
+    placement = one.runner.loaded.placement if one.runner else ()
+    found = [part.nbytes for part in placement if (part.what, part.device) == (what, device)]
+    return ByteCount(found[0] if found else getattr(one.fit.shares[device], what))
 
 
 def _drafter(one: Resident, aside: str | None) -> DrafterSeen:
@@ -179,13 +199,28 @@ def _parts(one: Resident) -> dict[str, Ours]:
         parts = (loaded.target_bytes, loaded.drafter_bytes if there else 0, loaded.kv_bytes, 0)
     else:
         parts = (told.target_weights, told.drafter_weights if there else 0, told.kv, 0)
-    other = max(0, whole.get(device, 0) - sum(parts))
-    target, drafter, kv, prefixes = map(ByteCount, parts)
-    found = {device: Ours(target, drafter, kv, prefixes, other=ByteCount(other))}
-    for budget, nbytes in whole.items():
-        if budget != device:
-            found[budget] = Ours(other=ByteCount(nbytes))
-    return found
+    found = {device: Ours(*map(ByteCount, parts))}
+    if one.fit.split:
+        found = _split_parts(one, found[device])
+    return {
+        budget: replace(ours, other=ByteCount(max(0, whole.get(budget, 0) - ours.total)))
+        for budget, ours in (dict.fromkeys(whole, Ours()) | found).items()
+    }
+
+
+def _split_parts(one: Resident, whole: Ours) -> dict[str, Ours]:
+    """The same parts by device: the drafter is beside the last layers."""
+    assert one.fit is not None
+    prefixes = prefixes_of(one, whole.prefixes)
+    return {
+        device: Ours(
+            target=_placed(one, "target", device),
+            drafter=whole.drafter if device == one.fit.device else ByteCount(0),
+            kv=_placed(one, "kv", device),
+            prefixes=ByteCount(prefixes.get(device, 0)),
+        )
+        for device in one.fit.devices
+    }
 
 
 def _sum(one: Ours, other: Ours) -> Ours:

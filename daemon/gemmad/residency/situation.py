@@ -66,8 +66,9 @@ def holds(resident: Resident) -> dict[str, int]:
     measured = resident.measured
     if measured is None:
         return estimated(resident, resident.fit)
-    device = next(iter(resident.fit.takes))
-    takes = {device: measured.device_bytes} if measured.device_bytes else {}
+    takes: Takes = {told.device: told.nbytes for told in measured.devices}
+    if not takes and measured.device_bytes:
+        takes = {next(iter(resident.fit.takes)): measured.device_bytes}
     return {**takes, HOST: takes.get(HOST, 0) + measured.host_bytes}
 
 
@@ -86,6 +87,13 @@ def drafter_bytes(resident: Resident) -> Takes:
     if resident.fit is None or resident.drafter in (Drafter.ABSENT, Drafter.SET_ASIDE):
         return {}
     return resident.fit.drafter_takes
+
+
+def prefixes_of(resident: Resident, nbytes: int) -> Takes:
+    """So many bytes of kept prompts by budget: they lie where keys and values do."""
+    if not nbytes:
+        return {}
+    return {HOST: nbytes} if resident.fit is None else resident.fit.spread(nbytes)
 
 
 def situation(
@@ -163,10 +171,8 @@ class _Told:
             self.comes(drafter)
         whole, unborn = holds(resident), _unborn(resident)
         self.more(self.pending, unborn)
-        budget = next(iter(whole), HOST)
-        if resident.giving:
-            self.comes({budget: resident.giving})
-        prefixes = {budget: resident.prefix_bytes} if resident.prefix_bytes else {}
+        self.comes(prefixes_of(resident, resident.giving))
+        prefixes = prefixes_of(resident, resident.prefix_bytes)
         rest = _minus(_minus(whole, drafter if attached else {}), prefixes)
         can_give = resident.settled and now >= resident.left_alone_until
         self.held.append(

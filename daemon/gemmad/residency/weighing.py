@@ -9,6 +9,7 @@ from gemmad.formats.limits import BadFile
 from gemmad.memory.estimate import Estimate, Setting, estimate
 from gemmad.memory.files import read_shape
 from gemmad.memory.shapes import PairShape
+from gemmad.memory.split import Beside, SplitBytes, split_bytes
 from gemmad.memory.taken import Taken, Took
 from gemmad.residency.fits import Fit, of_files
 from gemmad.residency.resident import Wanted
@@ -29,6 +30,7 @@ class Weigher:
         # Written by `know`, in one thread of many: a whole entry at a time.
         self._shapes: dict[Digest, PairShape | None] = {}
         self._estimates: dict[tuple[Digest, Setting], Estimate] = {}
+        self._splits: dict[tuple[Digest, Setting, tuple[str, ...]], SplitBytes] = {}
 
     def knows(self, manifest: Manifest) -> bool:
         """Whether its files were read."""
@@ -57,6 +59,38 @@ class Weigher:
             self._estimates[pair, setting] = computed
         return self._taken.corrected(pair, setting, computed)
 
+    def layers(
+        self, wanted: Wanted, setting: Setting, devices: tuple[str, ...]
+    ) -> SplitBytes | None:
+        """What layers take on any of these devices, and what each took beside them the last time.
+
+        None: its files cannot be read here.
+        """
+        pair = wanted.manifest.id
+        shape = self._shapes.get(pair)
+        if shape is None:
+            return None
+        computed = self._splits.get((pair, setting, devices))
+        if computed is None:
+            computed = split_bytes(shape, setting, devices)
+            if len(self._splits) >= MAX_ESTIMATES:
+                self._splits.clear()
+            self._splits[pair, setting, devices] = computed
+        beside = {
+            id: Beside(
+                *(
+                    self._beside(pair, setting, f"{role} {id}", nbytes)
+                    for role, nbytes in zip(Beside._fields, told, strict=True)
+                )
+            )
+            for id, told in computed.beside.items()
+        }
+        return computed._replace(beside=beside)
+
+    def _beside(self, pair: Digest, setting: Setting, place: str, computed: int) -> int:
+        found = self._taken.known(pair, setting, place)
+        return computed if found is None else found.device
+
     def took(self, manifest: Manifest, fit: Fit, measured: Measured) -> None:
         """A load in this way took so much after an answer.
 
@@ -65,6 +99,9 @@ class Weigher:
         pair = manifest.id
         computed = self._estimates.get((pair, fit.setting))
         if computed is None or fit.setting.drafter != (measured.drafter_bytes > 0):
+            return
+        if fit.split:
+            self._split_took(pair, fit, measured)
             return
         if computed.unified:
             device = measured.host_bytes + measured.device_bytes - measured.prefix_bytes
@@ -75,6 +112,15 @@ class Weigher:
         if device > 0:
             took = Took(ByteCount(device), ByteCount(measured.host_bytes), computed.device)
             self._taken.learned(pair, fit.setting, took)
+
+    def _split_took(self, pair: Digest, fit: Fit, measured: Measured) -> None:
+        for told in measured.devices:
+            if (share := fit.shares.get(told.device)) is None:
+                continue
+            beside = max(0, told.peak - (share.total - share.beside))
+            role = "last" if told.device == fit.device else "before"
+            took = Took(ByteCount(beside), computed=ByteCount(share.beside))
+            self._taken.learned(pair, fit.setting, took, f"{role} {told.device}")
 
     def save(self) -> None:
         """What was learned is on disk."""

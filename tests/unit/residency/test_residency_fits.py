@@ -6,7 +6,7 @@ from dataclasses import replace
 from gemmad.core import ByteCount
 from gemmad.memory.readings import HOST
 from gemmad.residency.budgets import PLACES
-from gemmad.residency.fits import Allowed, of_files, unusable, ways
+from gemmad.residency.fits import Allowed, Scales, of_files, unusable, ways
 from tests.fakes.machines import machine_of
 from tests.fakes.residency_fakes import wanted
 
@@ -22,6 +22,9 @@ def weigh(_wanted, setting):
     return took if setting.unified else replace(took, host=ByteCount(7))
 
 
+SCALES = Scales(weigh)
+
+
 def told(want, machine, **allowed):
     """(tier, rank, device, context, drafter, slots, packed) of every way."""
     return [
@@ -29,7 +32,7 @@ def told(want, machine, **allowed):
             way.tier, way.rank, way.choice.device, way.choice.setting.num_ctx,
             way.choice.setting.drafter, way.choice.setting.slots, way.choice.setting.quantize,
         )
-        for way in ways(want, machine, Allowed(**allowed), weigh)
+        for way in ways(want, machine, Allowed(**allowed), SCALES)
     ]  # fmt: skip
 
 
@@ -65,7 +68,7 @@ def test_weights_are_packed_only_where_the_user_allows_it():
 def test_the_cpu_is_used_beside_a_gpu_only_where_the_user_allows_it():
     """Then last, and the way says so."""
     machine = machine_of(64 * GIB, 24 * GIB)
-    last = list(ways(wanted("a"), machine, Allowed(cpu=True), weigh))[-1]
+    last = list(ways(wanted("a"), machine, Allowed(cpu=True), SCALES))[-1]
 
     assert {way[2] for way in told(wanted("a"), machine)} == {"cuda:0"}
     assert last.choice.device == HOST
@@ -74,7 +77,7 @@ def test_the_cpu_is_used_beside_a_gpu_only_where_the_user_allows_it():
 
 def test_a_machine_without_a_gpu_uses_its_cpu():
     """It is what there is; memory of the process and of the model are counted together."""
-    first = next(ways(wanted("a"), machine_of(64 * GIB), Allowed(), weigh))
+    first = next(ways(wanted("a"), machine_of(64 * GIB), Allowed(), SCALES))
 
     assert (first.choice.device, first.choice.why) == (HOST, "")
     assert first.takes == {HOST: 2 * GIB + GIB // 4, PLACES: 1}
@@ -83,7 +86,7 @@ def test_a_machine_without_a_gpu_uses_its_cpu():
 def test_a_gpu_that_torch_cannot_use_is_named():
     """The CPU is used, and whoever looks learns why the GPU is not."""
     machine = machine_of(64 * GIB, 24 * GIB, note="PyTorch is installed without support")
-    first = next(ways(wanted("a"), machine, Allowed(), weigh))
+    first = next(ways(wanted("a"), machine, Allowed(), SCALES))
 
     assert first.choice.device == HOST
     assert "without support" in first.choice.why
@@ -93,15 +96,15 @@ def test_a_lost_gpu_is_no_reason_for_the_cpu():
     """There is no way at all, and the note says why; but the user may allow the CPU."""
     machine = machine_of(64 * GIB, 24 * GIB, note="gpu lost: 999")
 
-    assert list(ways(wanted("a"), machine, Allowed(), weigh)) == []
+    assert list(ways(wanted("a"), machine, Allowed(), SCALES)) == []
     assert "gpu lost: 999" in unusable(machine, Allowed())
-    allowed = next(ways(wanted("a"), machine, Allowed(cpu=True), weigh))
+    allowed = next(ways(wanted("a"), machine, Allowed(cpu=True), SCALES))
     assert "gpu lost: 999" in allowed.choice.why
 
 
 def test_what_is_given_up_is_said():
     """In the words that `ps` and the event show."""
-    found = list(ways(wanted("a", 8192), machine_of(64 * GIB, 24 * GIB), Allowed(slots=2), weigh))
+    found = list(ways(wanted("a", 8192), machine_of(64 * GIB, 24 * GIB), Allowed(slots=2), SCALES))
 
     assert found[0].choice.why == ""
     assert found[1].choice.num_ctx_why == "memory has no room for 8192"
@@ -114,7 +117,7 @@ def test_what_is_given_up_is_said():
 def test_every_gpu_is_tried_in_each_rank():
     """The one with most free memory first; the host's part is counted beside the device's."""
     machine = machine_of(64 * GIB, 8 * GIB, 24 * GIB)
-    first, second, *_ = ways(wanted("a"), machine, Allowed(), weigh)
+    first, second, *_ = ways(wanted("a"), machine, Allowed(), SCALES)
 
     assert (first.rank, second.rank) == (0, 0)
     assert [way.choice.device for way in (first, second)] == ["cuda:1", "cuda:0"]
@@ -123,7 +126,7 @@ def test_every_gpu_is_tried_in_each_rank():
 
 def test_a_drafter_that_is_left_out_is_known_by_its_size():
     """So that it can come back when there is room for it."""
-    found = list(ways(wanted("a"), machine_of(64 * GIB, 24 * GIB), Allowed(), weigh))
+    found = list(ways(wanted("a"), machine_of(64 * GIB, 24 * GIB), Allowed(), SCALES))
 
     assert found[-1].choice.drafter_takes == {"cuda:0": GIB // 4}
     assert not math.isclose(found[-1].takes["cuda:0"], found[0].takes["cuda:0"])

@@ -64,6 +64,7 @@ def running(one: ResidentSeen, manifest: Manifest | None, now_ns: int) -> Record
             "device": one.target.device or None,
             "size": one.target.nbytes,
             "why": one.target.why,
+            "layers": [asdict(part) for part in one.target.layers],
         },
         "drafter": _drafter(one.drafter),
         "kv_size": one.kv_bytes,
