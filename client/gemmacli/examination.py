@@ -8,7 +8,13 @@ from gemmacli.tables import aligned
 from gemmacli.wording import percent, plural, size
 
 _KERNELS = {"fused": "fused kernels (Triton)", "torch": "the CPU's kernels or torch's operators"}
-_FITS = {"gpu": "on a GPU", "cpu": "on the CPU", "no": "no", "unknown": "unknown"}
+_FITS = {
+    "gpu": "on a GPU",
+    "gpus": "split over GPUs",
+    "cpu": "on the CPU",
+    "no": "no",
+    "unknown": "unknown",
+}
 _BAR = 24
 
 

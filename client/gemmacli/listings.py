@@ -9,7 +9,7 @@ from gemmacli.wording import age, moment, percent, plural, size
 
 OFFERED_HEAD = ("NAME", "SIZE", "DRAFTER", "FITS", "INSTALLED")
 PULLING_HEAD = ("NAME", "STATE", "DONE", "SIZE", "STARTED", "WATCHED BY")
-_FITS = {"gpu": "GPU", "cpu": "CPU", "unknown": "-"}
+_FITS = {"gpu": "GPU", "gpus": "GPUs", "cpu": "CPU", "unknown": "-"}
 
 
 def offered_row(model: Json) -> tuple[str, ...]:

@@ -41,6 +41,14 @@ class Place(NamedTuple):
     dtype: torch.dtype
 
 
+class SplitPart(NamedTuple):
+    """What one of several devices has of a target."""
+
+    device: str
+    target_bytes: int
+    kv_bytes: int
+
+
 class Built(NamedTuple):
     """A pair that has run once."""
 
@@ -52,6 +60,7 @@ class Built(NamedTuple):
     target_bytes: int = 0  # as measured on the device; 0: as the files say
     drafter_bytes: int = 0
     notes: tuple[str, ...] = ()  # what a person should know of how the weights are kept
+    parts: tuple[SplitPart, ...] = ()  # by device, of a split target
 
 
 def can_fuse(device: str) -> bool:
@@ -137,7 +146,7 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
     notes: list[str] = []
     if place.device.startswith("cpu") and library() is None:
         notes.append(f"This CPU runs the pair by torch's own operators, more slowly: {status()}.")
-    before = allocated_bytes(torch.device(place.device))
+    before, apart = allocated_bytes(torch.device(place.device)), _Parts(load)
     target = load_target(
         files,
         *place,
@@ -150,7 +159,9 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
     # Torch's operators may read mapped files in place, which nobody counts as allocated.
     copies = place.device == "cpu" and library() is not None
     taken = max(0, allocated_bytes(torch.device(place.device)) - before) if copies else 0
+    by_device = apart.taken()
     if load.split:
+        taken = sum(by_device)
         notes.append(_SPLIT)
 
     def make(found: Files, report: Report, notes: list[str]) -> Drafter:
@@ -198,7 +209,30 @@ def _plain(load: Load, files: Files, place: Place, report: Report) -> Built:
         target_bytes=taken,
         drafter_bytes=loader.nbytes if drafter is not None else 0,
         notes=tuple(notes),
+        parts=apart(backend, by_device),
     )
+
+
+class _Parts:
+    """Measures what each device gets of a target that is loaded between."""
+
+    def __init__(self, load: Load) -> None:
+        self._split = load.split
+        self._before = self._allocated()
+
+    def __call__(self, backend: EagerBackend, target_bytes: list[int]) -> tuple[SplitPart, ...]:
+        found, begin = [], 0
+        for (device, count), nbytes in zip(self._split, target_bytes, strict=True):
+            found.append(SplitPart(device, nbytes, backend.kv_bytes_of(begin, begin + count)))
+            begin += count
+        return tuple(found)
+
+    def taken(self) -> list[int]:
+        """Bytes by device since the beginning."""
+        return [now - before for now, before in zip(self._allocated(), self._before, strict=True)]
+
+    def _allocated(self) -> list[int]:
+        return [allocated_bytes(torch.device(device)) for device, _ in self._split]
 
 
 def _adapter(load: Load) -> Files | None:

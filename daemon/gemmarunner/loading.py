@@ -12,7 +12,7 @@ import torch
 
 from gemmad.api.errors import GemmaError, WillNotFit
 from gemmad.wire import Generate, Load, Loaded, Message, Placed
-from gemmarunner.backends import Built, Place, Report, build, can_fuse
+from gemmarunner.backends import Built, Place, Report, SplitPart, build, can_fuse
 from gemmarunner.chat import PromptWriter
 from gemmarunner.device import make_current, resolve_device, resolve_dtype, use_threads
 from gemmarunner.engine.engine import Engine
@@ -38,7 +38,7 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     places = [resolve_device(device) for device, _ in load.split]
     device = places[-1] if places else resolve_device(load.device)
     make_current(device)
-    meter = Meter(device)
+    meter = Meter(places or [device])
     weights = stored_weights(files)
     use_threads(load.threads, device, weights.nbytes)
     dtype = _dtype(load, device, weights)
@@ -55,8 +55,8 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
         )
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise WillNotFit(
-            f"{device} has no room for {stored} bytes of weights and a context of "
-            f"{load.num_ctx} tokens.",
+            f"{' and '.join(places) or device} {'have' if places else 'has'} no room for {stored} "
+            f"bytes of weights and a context of {load.num_ctx} tokens: {error}",
             fix="Stop another model, or load with a smaller num_ctx.",
         ) from error
     _compile_template(writer)
@@ -88,23 +88,22 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
             kernels_s=clock.seconds("kernels"),
             warm_s=clock.seconds("warm"),
             notes=(*built.notes, *notes),
-            placement=_placement(load, device, held),
+            placement=_placement(load, built, device, held),
             peak_bytes=meter.peak_bytes,
         ),
         memory=held,
     )
 
 
-def _placement(load: Load, device: str, held: Holding) -> tuple[Placed, ...]:
-    """Of a split target each device's share by layers; keys and values are split with them."""
+def _placement(load: Load, built: Built, device: str, held: Holding) -> tuple[Placed, ...]:
+    """What is where; of a split target, what each device has of it and of keys and values."""
     why = load.why or ("the best device here" if load.device == "auto" else "")
     drafter = Placed("drafter", device, held.drafter_bytes, why)
-    layers = sum(count for _, count in load.split)
-    shares = [(place, count / layers) for place, count in load.split] or [(device, 1.0)]
+    whole = (SplitPart(device, held.target_bytes, held.kv_bytes),)
     parts = [
-        Placed(what, place, int(nbytes * share), why)
-        for what, nbytes in (("target", held.target_bytes), ("kv", held.kv_bytes))
-        for place, share in shares
+        Placed(what, part.device, nbytes, why)
+        for part in built.parts or whole
+        for what, nbytes in (("target", part.target_bytes), ("kv", part.kv_bytes))
     ]
     return tuple(part for part in (*parts, drafter) if part.nbytes)
 

@@ -85,3 +85,9 @@ class Machine:
     def accelerators(self) -> tuple[Device, ...]:
         """Usable devices other than the host, the best first."""
         return tuple(d for d in self.devices if d.kind != "cpu" and d.is_usable)
+
+    @property
+    def joined(self) -> tuple[Device, ...]:
+        """GPUs that one process can use together: of a MIG's instances it sees only one."""
+        own = [d for d in self.accelerators if not (d.unified or d.uuid.startswith("MIG-"))]
+        return tuple(d for d in own if d.kind in ("cuda", "rocm") and d.kind == own[0].kind)

@@ -139,7 +139,7 @@ def _tiers_of(machine: Machine, allowed: Allowed, quantize: Quantize | None) -> 
     tiers = [_Tier(gpus)]
     if quantize:
         tiers.append(_Tier(gpus, quantize, _packed_why(quantize)))
-    if len(several := _splittable(gpus)) > 1:
+    if len(several := tuple(gpu for gpu in gpus if gpu in machine.joined)) > 1:
         tiers.append(_Tier(several, splits=True))
         if quantize:
             tiers.append(_Tier(several, quantize, _packed_why(quantize), splits=True))
@@ -151,12 +151,6 @@ def _tiers_of(machine: Machine, allowed: Allowed, quantize: Quantize | None) -> 
 
 def _packed_why(quantize: Quantize | None) -> str:
     return f"weights are packed to {quantize}: they do not fit otherwise"
-
-
-def _splittable(gpus: Sequence[Device]) -> tuple[Device, ...]:
-    """Those that one process can use together: a MIG instance is the only one that it sees."""
-    own = [d for d in gpus if not d.unified and not d.uuid.startswith("MIG-")]
-    return tuple(d for d in own if d.kind in ("cuda", "rocm") and d.kind == own[0].kind)
 
 
 def _gpus(machine: Machine, allowed: Allowed) -> tuple[Device, ...]:

@@ -34,6 +34,7 @@ _FIXED = {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts: `cuda:1` is one GPU here and there
 }
 
 

@@ -74,6 +74,10 @@ class Slots:
         """Bytes of all keys and values."""
         return sum(cache.nbytes for cache in self._caches.values())
 
+    def nbytes_of(self, begin: int, end: int) -> int:
+        """Bytes of the keys and values of layers begin..end-1."""
+        return sum(c.nbytes for index, c in self._caches.items() if begin <= index < end)
+
     def cache(self, layer: int) -> Tensor:
         """Keys and values of a layer that owns some: [slots, 2, K/V heads, ring, head_dim]."""
         return self._caches[layer]

@@ -69,6 +69,10 @@ class EagerBackend:
         self._hidden: list[Tensor | None] = [None] * slots  # [1, hidden], the last row's
         self.kv_bytes = sum(cache.nbytes for cache in self._caches)
 
+    def kv_bytes_of(self, begin: int, end: int) -> int:
+        """Bytes of the keys and values of layers begin..end-1."""
+        return sum(cache.nbytes_of(begin, end) for cache in self._caches)
+
     def depth_limit(self, batch: int) -> int:
         """The greatest depth of a round of `batch` sequences; 0 while there is no drafter."""
         return 0 if self._pair.drafter is None else self.max_depth

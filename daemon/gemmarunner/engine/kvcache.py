@@ -109,6 +109,10 @@ class KVCache:
         """Bytes held, from creation to the end."""
         return sum(store.nbytes for store in self._stores.values())
 
+    def nbytes_of(self, begin: int, end: int) -> int:
+        """Bytes of layers begin..end-1."""
+        return sum(s.nbytes for index, s in self._stores.items() if begin <= index < end)
+
     def can_truncate(self, length: int) -> bool:
         """Whether `truncate(length)` would leave every key that the next row has to see."""
         reaches_back = length - self.window >= self.sliding_base or self.sliding_base == 0

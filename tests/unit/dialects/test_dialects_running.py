@@ -4,9 +4,9 @@ import json
 import math
 from dataclasses import replace
 
-from gemmad.core import Digest
+from gemmad.core import ByteCount, Digest
 from gemmad.dialects.ollama import running
-from gemmad.residency.seen import EventKind, ResidencyEvent
+from gemmad.residency.seen import EventKind, LayersSeen, ResidencyEvent
 from tests.fakes.seen_scenes import BUSY, GIB, LEAN, LOADING, MIB, SCENE
 from tests.fakes.store_scenes import manifest
 
@@ -33,12 +33,29 @@ def test_ps_shows_both_halves_apart() -> None:
 
     assert record["target"] == {
         "device": "cuda:0", "size": 8 * GIB, "why": "the best device here",
+        "layers": [],
     }  # fmt: skip
     assert record["drafter"] == {
         "loaded": True, "state": "attached", "device": "cuda:0", "size": 160 * MIB, "note": None,
     }  # fmt: skip
     assert (record["depth"], record["acceptance"][1]) == (4, 0.6)
     assert record["size"] == record["size_vram"] == int(9.5 * GIB) + 416 * MIB
+
+
+def test_split_target_shows_which_layers_are_where() -> None:
+    """By device, with bytes; in VRAM all the same."""
+    parts = (
+        LayersSeen("cuda:1", 0, 20, ByteCount(3 * GIB), ByteCount(GIB)),
+        LayersSeen("cuda:0", 20, 22, ByteCount(5 * GIB)),
+    )
+    split = replace(BUSY, target=replace(BUSY.target, device="cuda:1+cuda:0", layers=parts))
+    record = running.running(split, None, 0)
+
+    assert record["target"]["device"] == record["device"] == "cuda:1+cuda:0"
+    assert record["target"]["layers"][0] == {
+        "device": "cuda:1", "first": 0, "count": 20, "nbytes": 3 * GIB, "kv_bytes": GIB,
+    }  # fmt: skip
+    assert record["size_vram"] == record["size"]
 
 
 def test_drafter_that_is_away_says_why() -> None:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -155,3 +156,18 @@ def test_float32_is_not_fused(models: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(backends, "_fused", fail)
 
     assert isinstance(built(models, load_of(models)).backend, EagerBackend)
+
+
+def test_a_split_says_what_each_device_has(models: Path) -> None:
+    """Its layers' keys and values; together they are all. The words are those of one device."""
+    whole = built(models, load_of(models))
+    layers = len(whole.config.layers)
+    split = (("cpu:0", 2), ("cpu", layers - 2))
+    found = built(models, msgspec.structs.replace(load_of(models), split=split))
+
+    assert [part.device for part in found.parts] == ["cpu:0", "cpu"]
+    assert sum(part.kv_bytes for part in found.parts) == found.backend.kv_bytes
+    assert all(0 < part.kv_bytes < found.backend.kv_bytes for part in found.parts)
+    assert any("layers on several devices" in note for note in found.notes)
+    assert words(found, 2) == words(whole, 2)
+    assert whole.parts == ()

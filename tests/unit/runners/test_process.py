@@ -72,6 +72,7 @@ def test_environment_keeps_devices_and_drops_secrets() -> None:
         *("PATH", "HOME", "LC_ALL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     }
     assert kept["HF_HUB_OFFLINE"] == kept["TRANSFORMERS_OFFLINE"] == "1"
+    assert kept["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # GPUs are numbered as the probe numbers them
 
 
 def test_child_finds_the_packages_from_any_directory() -> None:

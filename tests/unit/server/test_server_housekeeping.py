@@ -178,11 +178,13 @@ async def test_what_is_available_says_whether_it_fits(daemon):
 
 @pytest.mark.parametrize(("machine", "where"), [
     (machine_of(64 * GIB, 24 * GIB), "gpu"), (machine_of(64 * GIB, 8 * GIB), "cpu"),
+    (machine_of(64 * GIB, 12 * GIB, 12 * GIB), "gpus"),
+    (machine_of(64 * GIB, 10 * GIB, 10 * GIB), "cpu"),  # with a runtime on each
     (machine_of(64 * GIB), "cpu"), (machine_of(16 * GIB), "no"), (machine_of(0), "unknown"),
     (machine_of(64 * GIB, 24 * GIB, note="gpu lost: error 999"), "cpu"),
 ])  # fmt: skip
 def test_a_pair_runs_where_it_fits(machine, where):
-    """A GPU first, unless it is lost, then memory."""
+    """A GPU first, unless it is lost, then several, then memory."""
     assert fits(machine, ByteCount(19 * GIB)) == where
 
 
@@ -225,6 +227,19 @@ async def test_doctor_plays_a_script(daemon):
     assert (found["simulated"], found["host"]["available"]) == (True, 6 * GIB)
     assert found["catalogue"][0]["why"] == "it needs 19 GiB, there is no GPU and the host 8 GiB"
     assert (status, "host" in refused["error"]) == (400, True)
+
+
+async def test_doctor_plays_a_script_of_two_gpus(daemon):
+    """What fits neither of them is split over both, and the answer says so."""
+    half = {"total": "16GiB", "free": "15GiB"}
+    gpus = [{"id": "cuda:0"} | half, {"id": "cuda:1"} | half]
+    host = {"total": "64GiB", "available": "60GiB"}
+    script = {"readings": [{"host": host, "devices": gpus}]}
+    _, [found] = await daemon.ask("/api/doctor", {"script": script})
+
+    assert [budget["id"] for budget in found["budgets"]] == ["cuda:0", "cuda:1", "cpu"]
+    [model] = found["catalogue"]
+    assert (model["fits"], model["why"]) == ("gpus", "the largest GPU has 16 GiB")
 
 
 async def test_doctor_tells_places_only_to_callers_on_this_machine(tmp_path):

@@ -42,7 +42,7 @@ def _budget(budget: Budget) -> Record:
 
 
 def why_not(seen: Machine, fits: str, needed: ByteCount) -> str:
-    """Why a pair of that size does not run on a GPU, in a few words; empty when it does."""
+    """Why a pair of that size does not run on one GPU, in a few words; empty when it does."""
     if fits == "gpu":
         return ""
     usable = [device for device in seen.accelerators if not device.unified]
@@ -50,7 +50,7 @@ def why_not(seen: Machine, fits: str, needed: ByteCount) -> str:
     if fits == "unknown":
         return "its size is not known"
     gpu = "there is no GPU" if most is None else f"the largest GPU has {_gib(most)}"
-    if fits == "cpu":
+    if fits in ("gpus", "cpu"):
         return gpu
     return f"it needs {_gib(needed)}, {gpu} and the host {_gib(seen.host.total)}"
 
