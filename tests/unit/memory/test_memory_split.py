@@ -50,8 +50,8 @@ def test_layers_may_be_moved_as_far_as_the_runner_lets_them(name):
     layer_devices(
         (("cuda:0", movable), ("cuda:1", count - movable)), config, torch.device("cuda:1")
     )
+    beyond = (("cuda:0", movable + 1), ("cuda:1", count - movable - 1))
     with pytest.raises(LoadFailed, match="are read on"):
-        beyond = (("cuda:0", movable + 1), ("cuda:1", count - movable - 1))
         layer_devices(beyond, config, torch.device("cuda:1"))
 
 
