@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from gemmarunner.native.linear import can_multiply
 from gemmarunner.quant.formats import Packed
 from gemmarunner.quant.stacked import Stacked, stacked
 
@@ -74,10 +75,11 @@ def take_table(take: Take, name: str, shape: tuple[int, int]) -> Table:
 def take_head(take: Take, table: Table, shape: tuple[int, int], dtype: torch.dtype) -> Matrix:
     """The matrix that scores the vocabulary: the embedding `table` where that is a tensor.
 
-    It has the model's `dtype`, unless matrices are wanted as they are stored.
+    It has the model's `dtype`, unless whoever multiplies widens what is stored.
     """
     if isinstance(table, Tensor):
-        return table if isinstance(take, PackedTake) else table.to(dtype)
+        widens = isinstance(take, PackedTake) and can_multiply(table)
+        return table if widens else table.to(dtype)
     return take_matrix(take, ("lm_head.weight", shape))
 
 

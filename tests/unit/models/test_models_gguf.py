@@ -21,6 +21,7 @@ from gemmarunner.models.drafter import Drafter
 from gemmarunner.models.loader import load_drafter, load_target
 from gemmarunner.models.stored import stored_weights
 from gemmarunner.models.target import Target
+from gemmarunner.native import library as native_library
 from gemmarunner.native.library import library
 from tests.fakes import tiny_models
 from tests.fakes.gguf_pairs import Writing, random_blocks, write_gguf
@@ -146,6 +147,17 @@ def test_halves_are_the_rounded_model(e2b_directory: Path, tmp_path: Path, kind:
 
     assert stored_weights({"model.gguf": tmp_path / "model.gguf"}).dtype is torch.bfloat16
     assert torch.equal(logits(found), logits(twin))
+
+
+def test_halves_run_in_float32_where_torch_multiplies(
+    e2b_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head as well, which is the table of embeddings: torch widens nothing by itself."""
+    monkeypatch.setattr(native_library, "_load", lambda: "switched off")
+    files = write_gguf(e2b_directory / "target", tmp_path / "half.gguf", Writing(kind=Kind.BF16))
+    target = load_target(files, "cpu", torch.float32)
+
+    assert logits(target).dtype is torch.float32
 
 
 @pytest.fixture(scope="module")
