@@ -391,20 +391,20 @@ class FrameSplitter:
             WireError: a frame announces more than the limit.
         """
         self._buffer += data
-        bodies = []
-        while (body := self._next()) is not None:
-            bodies.append(body)
+        bodies, at = [], 0
+        while (end := self._end_of_frame(at)) is not None:
+            bodies.append(bytes(self._buffer[at + _LENGTH.size : end]))
+            at = end
+        del self._buffer[:at]
         return bodies
 
-    def _next(self) -> bytes | None:
-        if len(self._buffer) < _LENGTH.size:
+    def _end_of_frame(self, at: int) -> int | None:
+        """Where the frame that begins at `at` ends; None while it is not whole."""
+        begin = at + _LENGTH.size
+        if len(self._buffer) < begin:
             return None
-        (length,) = _LENGTH.unpack_from(self._buffer)
+        (length,) = _LENGTH.unpack_from(self._buffer, at)
         if length > self._limit:
             raise WireError(f"frame announces {length} bytes, over the limit of {self._limit}")
-        end = _LENGTH.size + length
-        if len(self._buffer) < end:
-            return None
-        body = bytes(self._buffer[_LENGTH.size : end])
-        del self._buffer[:end]
-        return body
+        end = begin + int(length)
+        return end if len(self._buffer) >= end else None

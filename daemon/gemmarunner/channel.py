@@ -24,16 +24,16 @@ class Channel:
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
 
-    def send(self, message: FromRunner) -> None:
-        """`message` is in the channel; waits while the daemon does not read.
+    def send(self, *messages: FromRunner) -> None:
+        """`messages` are in the channel, together; waits while the daemon does not read.
 
         Raises:
             Disconnected: there is no daemon any more.
         """
-        frame = encode(message)
+        frames = b"".join(map(encode, messages))
         try:
             with self._lock:
-                self._connection.sendall(frame)
+                self._connection.sendall(frames)
         except ConnectionError as error:
             raise Disconnected from error
 

@@ -20,6 +20,7 @@ CALL_OPEN = "<|tool_call>"
 CALL_CLOSE = "<tool_call|>"
 RESPONSE_OPEN = "<|tool_response>"
 THOUGHT = "thought"
+_TAG_START = "<"  # of every tag
 
 
 class Parsed(NamedTuple):
@@ -51,6 +52,7 @@ _AFTER_TAG = {
     CALL_CLOSE: _State.AFTER_CALL,
     RESPONSE_OPEN: _State.AFTER_CALL,
 }
+_LONGEST_TAIL = max(map(len, _AFTER_TAG)) - 1
 
 
 class StreamParser:
@@ -168,14 +170,18 @@ class StreamParser:
 
 def _first_tag(text: str, tags: Sequence[str]) -> tuple[int, str]:
     """Where the first of `tags` begins and which it is; an empty tag when there is none."""
+    if _TAG_START not in text:
+        return -1, ""
     found = [(at, tag) for tag in tags if (at := text.find(tag)) >= 0]
     return min(found, default=(-1, ""))
 
 
 def _longest_tail(text: str, tags: Sequence[str]) -> int:
     """Length of the longest end of `text` that a tag begins with."""
-    longest = max(map(len, tags)) - 1
-    for size in range(min(longest, len(text)), 0, -1):
-        if any(tag.startswith(text[-size:]) for tag in tags):
-            return size
+    at = text.find(_TAG_START, max(0, len(text) - _LONGEST_TAIL))
+    while at >= 0:
+        tail = text[at:]
+        if any(tag.startswith(tail) for tag in tags):
+            return len(tail)
+        at = text.find(_TAG_START, at + 1)
     return 0

@@ -18,7 +18,6 @@ from gemmad.wire import (
     Attach,
     Cancel,
     Detach,
-    FromRunner,
     Generate,
     Hello,
     Load,
@@ -153,14 +152,11 @@ class Server:
             self._failed = True
             return
         self._progress.finish()
-        serving = Serving(served, self._send)
+        serving = Serving(served, self._channel.send)
         self._start(serving.run_writer)
         self._serving = serving  # before the daemon knows of it: what it then asks finds a pair
         self._channel.send(served.loaded)
         serving.run_engine()
-
-    def _send(self, frame: FromRunner) -> None:
-        self._channel.send(frame)
 
     def _start(self, work: Callable[..., object], *arguments: object) -> None:
         threading.Thread(target=_or_exit, args=(work, *arguments), daemon=True).start()

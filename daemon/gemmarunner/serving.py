@@ -12,7 +12,7 @@ device works.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol, assert_never
 
@@ -29,6 +29,7 @@ from gemmad.wire import (
     Sampling,
 )
 from gemmarunner.chat import Prompt
+from gemmarunner.detokenize import Vocabulary
 from gemmarunner.engine import request as engine_request
 from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Finished, Tokens
 from gemmarunner.session import Session
@@ -54,6 +55,12 @@ class Writer(Protocol):
     def write(self, request: Generate) -> Prompt: ...
 
 
+class Send(Protocol):
+    """Puts frames into the channel, in order; any thread may call it."""
+
+    def __call__(self, *frames: FromRunner) -> None: ...
+
+
 class Served(NamedTuple):
     """A pair that is ready, and what the daemon is told about it."""
 
@@ -75,11 +82,12 @@ class _Open:
 
 
 class Serving:
-    """The requests of one pair. `send` may be called from any thread."""
+    """The requests of one pair."""
 
-    def __init__(self, served: Served, send: Callable[[FromRunner], None]) -> None:
+    def __init__(self, served: Served, send: Send) -> None:
         self._served = served
         self._engine = served.engine
+        self._vocabulary = Vocabulary(served.tokenizer, served.hidden_ids)
         self._send = send
         self._open: dict[int, _Open] = {}
         self._unwritten: queue.SimpleQueue[_Open] = queue.SimpleQueue()
@@ -114,16 +122,15 @@ class Serving:
                 self._work.wait()
             self._work.clear()
             self._tending.run()
-            for event in self._engine.step():
-                self._on_event(event)
+            frames = [frame for event in self._engine.step() for frame in self._answer(event)]
+            if frames:  # of all sequences at once: the daemon is woken once a round
+                self._send(*frames)
 
     def _write(self, entry: _Open) -> None:
         request = entry.request
         try:
             prompt = self._served.writer.write(request)
-            entry.session = Session(
-                request, prompt, self._served.tokenizer, self._served.hidden_ids
-            )
+            entry.session = Session(request, prompt, self._vocabulary)
             self._engine.add(
                 EngineRequest(
                     id=request.id,
@@ -133,25 +140,26 @@ class Serving:
                 )
             )
         except GemmaError as error:
-            self._refuse(request.id, error)
+            self._send(self._refused(request.id, error))
         except Exception as error:  # one odd request must not end the others' runner
             _log.exception("request %d could not be read", request.id)
-            self._refuse(request.id, GemmaError(f"The request could not be read: {error!r}."))
+            told = GemmaError(f"The request could not be read: {error!r}.")
+            self._send(self._refused(request.id, told))
         if entry.is_cancelled:  # before the engine knew of it
             self._engine.cancel(request.id)
         self._work.set()
 
-    def _on_event(self, event: EngineEvent) -> None:
+    def _answer(self, event: EngineEvent) -> Iterator[FromRunner]:
         entry = self._open[event.id]
         assert entry.session is not None  # it was written before the engine got the request
         match event:
             case Tokens():
-                self._on_tokens(entry.session, event)
+                yield from self._piece(entry.session, event)
             case Finished():
-                self._on_finished(entry.session, event)
+                yield from self._end(entry.session, event)
             case Failed():
                 _log.error("request %d failed", event.id, exc_info=event.error)
-                self._refuse(
+                yield self._refused(
                     event.id,
                     GemmaError(
                         f"The model failed on this request: {event.error}.",
@@ -161,36 +169,34 @@ class Serving:
             case _:
                 assert_never(event)
 
-    def _on_tokens(self, session: Session, event: Tokens) -> None:
+    def _piece(self, session: Session, event: Tokens) -> Iterator[FromRunner]:
         if session.stopped:
             return
         if delta := session.on_tokens(event.tokens):
-            self._send(delta)
+            yield delta
         if session.stopped:
             self._engine.cancel(event.id)
 
-    def _on_finished(self, session: Session, event: Finished) -> None:
+    def _end(self, session: Session, event: Finished) -> Iterator[FromRunner]:
         if delta := session.close():
-            self._send(delta)
+            yield delta
         del self._open[event.id]
-        self._send(
-            Done(
-                id=event.id,
-                reason="stop" if session.stopped else event.reason,
-                prompt_tokens=event.prompt_tokens,
-                prompt_ns=event.prompt_ns,
-                eval_tokens=event.eval_tokens,
-                eval_ns=event.eval_ns,
-                draft=wire_stats(event.draft),
-                positions=event.draft.positions,
-                context=tuple(session.context),
-                depth_state=self._engine.depth_state(),
-            )
+        yield Done(
+            id=event.id,
+            reason="stop" if session.stopped else event.reason,
+            prompt_tokens=event.prompt_tokens,
+            prompt_ns=event.prompt_ns,
+            eval_tokens=event.eval_tokens,
+            eval_ns=event.eval_ns,
+            draft=wire_stats(event.draft),
+            positions=event.draft.positions,
+            context=tuple(session.context),
+            depth_state=self._engine.depth_state(),
         )
 
-    def _refuse(self, id: int, error: GemmaError) -> None:
+    def _refused(self, id: int, error: GemmaError) -> RequestRefused:
         del self._open[id]
-        self._send(RequestRefused(id=id, code=error.code, message=error.message, fix=error.fix))
+        return RequestRefused(id=id, code=error.code, message=error.message, fix=error.fix)
 
 
 def engine_sampling(sampling: Sampling) -> engine_request.Sampling:

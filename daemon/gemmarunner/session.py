@@ -1,12 +1,10 @@
 """One request in the runner: from the tokens the engine chose to what its user gets."""
 
-from collections.abc import Iterable, Set
-
-from tokenizers import Tokenizer
+from collections.abc import Iterable
 
 from gemmad.wire import Delta, Generate
 from gemmarunner.chat import Prompt
-from gemmarunner.detokenize import Detokenizer
+from gemmarunner.detokenize import Detokenizer, Vocabulary
 from gemmarunner.parse import Parsed, StreamParser
 from gemmarunner.stopper import Stopper
 
@@ -17,12 +15,10 @@ class Session:
     Stop strings are looked for in everything the model writes, thoughts too, as Ollama does.
     """
 
-    def __init__(
-        self, request: Generate, prompt: Prompt, tokenizer: Tokenizer, hidden_ids: Set[int]
-    ) -> None:
+    def __init__(self, request: Generate, prompt: Prompt, vocabulary: Vocabulary) -> None:
         self.request = request
         self.context = list(prompt.tokens)  # of prompt and answer, for the final frame
-        self._detokenizer = Detokenizer(tokenizer, hidden_ids)
+        self._detokenizer = Detokenizer(vocabulary)
         self._stopper = Stopper(request.sampling.stop)
         self._parser = None if request.prompt is not None else StreamParser(request.tools)
         if self._parser:

@@ -13,6 +13,8 @@ class Stopper:
 
     def feed(self, text: str) -> str:
         """The text that is certainly before any stop string."""
+        if not self._stops:
+            return text
         if self.stopped:
             return ""
         self._held += text

@@ -18,85 +18,28 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from tests.bench.asking import PROMPT, Answer, Client
 
 ROOT = Path(__file__).parents[2]
-PROMPT = "How do I pull a model? Tell me all about it, number {number}."
 START_S = 60.0
 TAIL_BYTES = 2500
 _MODULES = ("daemon", "client", "modelfiles", ".")
 
 
-class Answer(NamedTuple):
-    """One streamed answer as its asker saw it; seconds from the request on."""
-
-    first_s: float
-    end_s: float
-    tokens: int
-    rounds: int
-    load_s: float = 0.0
-
-    @property
-    def between_ms(self) -> float:
-        """Milliseconds between tokens after the first."""
-        return 1e3 * (self.end_s - self.first_s) / max(1, self.tokens - 1)
-
-
-class Client:
-    """Requests to one daemon. Answers are parsed when they have ended: measuring costs little."""
-
-    def __init__(self, port: int, model: str, tokens: int) -> None:
-        self._port, self._model, self._tokens = port, model, tokens
-
-    def answer(self, number: int, draft: str | int) -> Answer:
-        """One greedy streamed answer to prompt `number`; a pair may end it sooner."""
-        body = {
-            "model": self._model,
-            "prompt": PROMPT.format(number=number),
-            "draft": draft,
-            "options": {"temperature": 0, "num_predict": self._tokens},
-        }
-        times, records = self._records("/api/generate", body)
-        last = records[-1]
-        assert last.get("done"), last
-        draft_rounds = (last.get("draft") or {}).get("rounds", 0)
-        return Answer(
-            times[0], times[1], last["eval_count"], draft_rounds, last["load_duration"] / 1e9
-        )
-
-    def post(self, path: str, **fields: object) -> dict[str, Any]:
-        """The last record of an answer."""
-        return self._records(path, {"model": self._model, **fields})[1][-1]
-
-    def _records(self, path: str, body: object) -> tuple[list[float], list[dict[str, Any]]]:
-        """Seconds until the first and the last record, and all of them."""
-        data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: close\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        begun = time.perf_counter()
-        first = end = 0.0
-        parts = []
-        with socket.create_connection(("127.0.0.1", self._port), timeout=600) as connection:
-            connection.sendall(head.encode() + data)
-            while part := connection.recv(1 << 16):
-                end = time.perf_counter() - begun
-                if not first and b'{"' in part:
-                    first = end
-                parts.append(part)
-        lines = b"".join(parts).splitlines()
-        records = [json.loads(line) for line in lines if line.startswith(b"{")]
-        assert records, lines[-5:]
-        assert "error" not in records[-1], records[-1]
-        return [first, end], records
-
-
 @contextmanager
-def daemon(options: argparse.Namespace, home: Path, *, spare: bool) -> Iterator[Client]:
+def daemon(
+    options: argparse.Namespace,
+    home: Path,
+    *,
+    spare: bool,
+    program: Sequence[str] = ("-m", "gemmad"),
+) -> Iterator[Client]:
     """A client of a new daemon on `home`, which has the model; on failure its logs are printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -113,7 +56,7 @@ def daemon(options: argparse.Namespace, home: Path, *, spare: bool) -> Iterator[
         "GEMMA_LOG_LEVEL": "warning",
         "PYTHONPATH": _python_path(),
     }
-    process = subprocess.Popen([sys.executable, "-m", "gemmad"], env=os.environ | settings)
+    process = subprocess.Popen([sys.executable, *program], env=os.environ | settings)
     try:
         _await_port(port, process)
         client = Client(port, options.model, options.tokens)
@@ -226,21 +169,6 @@ class InProcess:
         return found
 
 
-def together(client: Client, numbers: Sequence[int], draft: str | int) -> list[Answer]:
-    """Answers to these prompts, asked for at once, each by a thread of its own."""
-    answers: list[Answer] = []
-    threads = [
-        threading.Thread(target=lambda n=n: answers.append(client.answer(n, draft)))
-        for n in numbers
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == len(numbers), "an answer failed; its traceback is above"
-    return answers
-
-
 def figures(runs: Sequence[Sequence[Answer]]) -> dict[str, float]:
     """Medians over the repeats of one side."""
     every = [answer for run in runs for answer in run]
@@ -263,7 +191,7 @@ def compare(
         api, own = [], []
         for _ in range(options.repeats + 1):
             numbers = range(number, number := number + count)
-            api.append(together(client, numbers, draft))
+            api.append(client.answers(numbers, draft))
             own.append(engine.answers(numbers, draft))
         ours, its = figures(api[1:]), figures(own[1:])
         say(

@@ -64,16 +64,17 @@ class InProcessRunner:
 
     async def generate(
         self, request: wire.Generate
-    ) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+    ) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
         words = f"echo: {request.messages[-1].content}".split() if request.messages else []
         try:
             for word in words:
                 await self._open()
-                yield wire.Delta(id=request.id, text=word + " ")
-            yield wire.Done(
+                yield [wire.Delta(id=request.id, text=word + " ")]
+            done = wire.Done(
                 id=request.id, reason="stop", prompt_tokens=2, prompt_ns=3, eval_tokens=4,
                 eval_ns=5, draft=STATS, context=(1, 2), depth_state={"seen": request.id},
             )  # fmt: skip
+            yield [done]
         except GeneratorExit:
             self.cancelled.append(request.id)
             raise

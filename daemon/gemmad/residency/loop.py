@@ -77,8 +77,10 @@ class Lease:
 
     async def generate(
         self, request: wire.Generate
-    ) -> AsyncGenerator[wire.Delta | wire.Done, None]:
-        """The answer; what the depth controller learned is kept for the next load.
+    ) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
+        """The answer, all that is there at a time.
+
+        What the depth controller learned is kept for the next load.
 
         Raises:
             TimedOut: the answer took longer than a request may.
@@ -86,17 +88,22 @@ class Lease:
         """
         ends = asyncio.get_running_loop().time() + self._deadline_s
         async with contextlib.aclosing(self._runner.generate(request)) as answer:
-            while (event := await self._next(answer, ends)) is not None:
-                if isinstance(event, wire.Done):
-                    self._done(event)
-                yield event
+            timed = answer if math.isinf(ends) else self._until(ends, answer)
+            async for events in timed:
+                if isinstance(last := events[-1], wire.Done):
+                    self._done(last)
+                yield events
 
-    async def _next(
-        self, answer: AsyncGenerator[wire.Delta | wire.Done, None], ends: float
-    ) -> wire.Delta | wire.Done | None:
+    async def _until(
+        self, ends: float, answer: AsyncGenerator[list[wire.Delta | wire.Done], None]
+    ) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
         try:
-            async with asyncio.timeout_at(None if math.isinf(ends) else ends):
-                return await anext(answer, None)
+            while True:
+                async with asyncio.timeout_at(ends):
+                    events = await anext(answer, None)
+                if events is None:
+                    return
+                yield events
         except TimeoutError as error:
             raise TimedOut(
                 f"The answer was not complete after {self._deadline_s:.0f} s and was stopped.",

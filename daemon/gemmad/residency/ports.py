@@ -30,8 +30,10 @@ class Runner(Protocol):
         """An id no other request of this runner has."""
         ...
 
-    def generate(self, request: wire.Generate) -> AsyncGenerator[wire.Delta | wire.Done, None]:
-        """The answer; closing the iterator cancels the request.
+    def generate(
+        self, request: wire.Generate
+    ) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
+        """The answer, all that is there at a time; closing the iterator cancels the request.
 
         Raises:
             RunnerCrashed: the process died.

@@ -12,6 +12,7 @@ from typing import Any
 
 from gemmad.api.errors import BadRequest, GemmaError, RunnerCrashed
 from gemmad.runners.handshake import OnProgress, error_from
+from gemmad.runners.mailbox import Mailbox, Said
 from gemmad.runners.process import Command, runner_command
 from gemmad.runners.questions import Question, Questions
 from gemmad.runners.starting import Deadlines, RunnerSpec, Spawned, Started, crashed, start
@@ -38,8 +39,6 @@ from gemmad.wire import (
 
 __all__ = ["Deadlines", "Runner", "RunnerSpec"]
 
-Answer = Delta | Done | RequestRefused | RunnerCrashed
-
 DEADLINES = Deadlines()
 
 
@@ -55,9 +54,8 @@ class Runner:
         self._link = started.link
         self._limits = limits
         self._ids = itertools.count(1)
-        # Written by generate(), read by the reading task. Unbounded, because one slow client must
-        # not stop the others' frames; an answer is never longer than the context.
-        self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        # Written by generate(), read by the reading task.
+        self._answers: dict[int, Mailbox] = {}
         self._questions = Questions()
         self._stopping = False
         self._last_pong = asyncio.get_running_loop().time()
@@ -109,30 +107,31 @@ class Runner:
         """A request id that this runner has not seen."""
         return next(self._ids)
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Delta | Done, None]:
-        """The answer as it comes, ending with its Done. Leaving early cancels it in the runner.
+    async def generate(self, request: Generate) -> AsyncGenerator[list[Delta | Done], None]:
+        """The answer as it comes, all that is there at a time, ending with its Done.
+
+        Leaving early cancels it in the runner.
 
         Raises:
             RunnerCrashed: the process died before the answer was complete.
             GemmaError: the runner refused this request; its class is that of the runner's code.
         """
         self._refuse_when_gone()
-        answers = self._answers[request.id] = asyncio.Queue()
+        mailbox = self._answers[request.id] = Mailbox()
         try:
             await self._send(request)
-            while True:
-                match await answers.get():
-                    case Delta() as delta:
-                        yield delta
-                    case Done() as done:
-                        del self._answers[request.id]
-                        yield done
-                        return
-                    case RequestRefused() as refused:
-                        del self._answers[request.id]
-                        raise error_from(refused, otherwise=GemmaError)
-                    case RunnerCrashed() as crash:
-                        raise copy.copy(crash)  # each request its own, with its own traceback
+            last: Said | None = None
+            while not isinstance(last, Done):
+                said = await mailbox.take()
+                last = said[-1]
+                if isinstance(last, Done | RequestRefused):
+                    del self._answers[request.id]
+                if told := [one for one in said if isinstance(one, Delta | Done)]:
+                    yield told
+                if isinstance(last, RequestRefused):
+                    raise error_from(last, otherwise=GemmaError)
+                if isinstance(last, RunnerCrashed):
+                    raise copy.copy(last)  # each request its own, with its own traceback
         finally:
             if self._answers.pop(request.id, None) and self.alive:
                 self._link.post(Cancel(id=request.id))
@@ -236,8 +235,8 @@ class Runner:
             while (message := await self._link.receive()) is not None:
                 match message:
                     case Delta() | Done() | RequestRefused():
-                        if answers := self._answers.get(message.id):
-                            answers.put_nowait(message)
+                        if mailbox := self._answers.get(message.id):
+                            mailbox.put(message)
                     case Reclaimed() | Detached() | Attached() | AttachFailed() | Measured() if (
                         self._questions.settle(message)
                     ):
@@ -267,8 +266,8 @@ class Runner:
 
     def _tell_everyone(self, code: int, reason: str | None) -> None:
         crash = None if self._stopping else crashed(self.name, self.log_tail, code, reason)
-        for answers in self._answers.values():
-            answers.put_nowait(crash or self._stopped())
+        for mailbox in self._answers.values():
+            mailbox.put(crash or self._stopped())
         self._questions.end(crash or self._stopped())
         self.closed.set_result(crash)
 

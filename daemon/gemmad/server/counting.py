@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gemmad.residency.seen import EventKind, ResidencyEvent
@@ -91,18 +91,19 @@ class AnswerWatch:
 
     def granted(self) -> None:
         """Its pair is loaded and the request's turn has come."""
-        self._counts.waits.add(self._since(self._arrived))
+        self._counts.waits.add((self._monotonic_ns() - self._arrived) / 1e9)
 
-    def saw(self, event: Delta | Done) -> None:
-        """A piece of the answer, or its end."""
-        if isinstance(event, Done):
-            self._counts.on_done(event)
-            return
+    def saw(self, events: Sequence[Delta | Done]) -> None:
+        """Pieces of the answer that came together; the last may be its end."""
+        if isinstance(last := events[-1], Done):
+            self._counts.on_done(last)
+        if isinstance(events[0], Delta):
+            self._piece()
+
+    def _piece(self) -> None:
+        now = self._monotonic_ns()
         if self._last is None:
-            self._counts.first_token.add(self._since(self._arrived))
+            self._counts.first_token.add((now - self._arrived) / 1e9)
         else:
-            self._counts.between.add(self._since(self._last))
-        self._last = self._monotonic_ns()
-
-    def _since(self, then: int) -> float:
-        return (self._monotonic_ns() - then) / 1e9
+            self._counts.between.add((now - self._last) / 1e9)
+        self._last = now

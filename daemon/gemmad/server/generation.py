@@ -21,7 +21,7 @@ from gemmad.residency.seen import Priority
 from gemmad.server.bodies import CHAT_BYTES, read_json
 from gemmad.server.counting import AnswerWatch
 from gemmad.server.services import SERVICES, Services
-from gemmad.server.streams import json_response, ndjson
+from gemmad.server.streams import json_response, ndjson_together
 
 T = TypeVar("T")
 PRIORITY_HEADER = "Gemma-Priority"
@@ -52,7 +52,7 @@ async def _answer(
     if wanted.load_only:
         return json_response(await generation.only_load())
     if wanted.stream:
-        return await ndjson(request, generation.records())
+        return await ndjson_together(request, generation.records())
     return json_response(await generation.whole())
 
 
@@ -75,18 +75,20 @@ class Generation:
             self.reply.load_ns = lease.load_ns
         return self.reply.empty("load")
 
-    async def records(self) -> AsyncGenerator[Record, None]:
-        """The records of a streamed answer.
+    async def records(self) -> AsyncGenerator[list[Record], None]:
+        """The records of a streamed answer, all that are there at a time.
 
         Raises:
             GemmaError: the pair could not be had, refused the request, or died.
         """
         async with contextlib.aclosing(self._events()) as events:
-            async for event in events:
-                if isinstance(event, wire.Done):
-                    yield self.reply.done(event)
-                else:
-                    yield self.reply.delta(event)
+            async for told in events:
+                yield [
+                    self.reply.done(event)
+                    if isinstance(event, wire.Done)
+                    else self.reply.delta(event)
+                    for event in told
+                ]
 
     async def whole(self) -> Record:
         """The one record of an answer that is not streamed.
@@ -95,22 +97,23 @@ class Generation:
             GemmaError: the pair could not be had, refused the request, or died.
         """
         async with contextlib.aclosing(self._events()) as events:
-            async for event in events:
-                if isinstance(event, wire.Done):
-                    return self.reply.whole(event)
-                self.reply.delta(event)
+            async for told in events:
+                for event in told:
+                    if isinstance(event, wire.Done):
+                        return self.reply.whole(event)
+                    self.reply.delta(event)
         raise AssertionError("an answer ends with its Done")
 
-    async def _events(self) -> AsyncGenerator[wire.Delta | wire.Done, None]:
+    async def _events(self) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
         watch = AnswerWatch(self.services.counts, self.services.clock.monotonic_ns)
         async with self._lease() as lease:
             watch.granted()
             self.reply.load_ns = lease.load_ns
             answer = lease.generate(self._frame(lease))
             async with contextlib.aclosing(answer):
-                async for event in answer:
-                    watch.saw(event)
-                    yield event
+                async for events in answer:
+                    watch.saw(events)
+                    yield events
 
     def _lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
         options = self.request.options

@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from gemmarunner.detokenize import Detokenizer
+from gemmarunner.detokenize import Detokenizer, Vocabulary
 from tests.fakes.nano import nano_tokenizer
 from tests.fakes.tiny_text import VOCAB, tiny_tokenizer
 
 
 def pieces_of(tokenizer: Tokenizer, ids: list[int], hidden: frozenset[int]) -> list[str]:
     """What each token gives, and at last what was held."""
-    stream = Detokenizer(tokenizer, hidden)
+    stream = Detokenizer(Vocabulary(tokenizer, hidden))
     return [*(stream.push(id) for id in ids), stream.close()]
 
 
@@ -66,7 +66,7 @@ def test_no_piece_holds_half_a_character(text: str) -> None:
 def test_words_come_at_once() -> None:
     """An ordinary token is not held back."""
     ids = tiny_tokenizer().encode("a turn of é", add_special_tokens=False).ids
-    stream = Detokenizer(tiny_tokenizer())
+    stream = Detokenizer(Vocabulary(tiny_tokenizer()))
 
     ordinary = [stream.push(id) for id in ids[:-2]]
 

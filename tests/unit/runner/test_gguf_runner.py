@@ -33,7 +33,7 @@ async def answer(runner: Runner, question: str, draft: DraftMode) -> tuple[str, 
         sampling=Sampling(temperature=0.0, num_predict=60),
         draft=draft,
     )
-    frames = [frame async for frame in runner.generate(asked)]
+    frames = [frame async for some in runner.generate(asked) for frame in some]
     assert isinstance(frames[-1], Done)
     words = "".join(frame.text for frame in frames if isinstance(frame, Delta))
     return words, frames[-1].draft.accepted

@@ -20,6 +20,7 @@ from gemmad.wire import (
     Sampling,
 )
 from tests.fakes import tiny_text
+from tests.fakes.answers import each_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -58,7 +59,7 @@ async def answer(
         sampling=Sampling(temperature=0.0, num_predict=40),
         draft=draft,
     )
-    frames = [frame async for frame in runner.generate(request)]
+    frames = [frame async for frame in each_of(runner.generate(request))]
     assert isinstance(frames[-1], Done)
     return "".join(f.text for f in frames if isinstance(f, Delta)), frames[-1]
 
@@ -90,7 +91,7 @@ async def test_conversation_goes_through_the_template(files: PairFiles, tmp_path
     runner = await started(files, tmp_path, [])
     request = Generate(id=runner.new_id(), messages=(Message(role="user", content="Hi"),))
     try:
-        endless = runner.generate(request)
+        endless = each_of(runner.generate(request))
         first = await anext(endless)
         await endless.aclose()
         _, done = await answer(runner, draft="auto")
@@ -108,7 +109,7 @@ async def switched(runner: Runner, text: str) -> tuple[str, Done]:
         id=runner.new_id(), prompt=text, sampling=Sampling(seed=3, num_predict=200), draft=2
     )
     pieces: list[str] = []
-    async for frame in runner.generate(request):
+    async for frame in each_of(runner.generate(request)):
         if isinstance(frame, Done):
             return "".join(pieces), frame
         pieces.append(frame.text)
@@ -129,7 +130,7 @@ async def test_words_stay_while_the_drafter_leaves_and_comes_back(
         id=runner.new_id(), prompt="Once", sampling=Sampling(seed=3, num_predict=200), draft=2
     )
     try:
-        frames = [frame async for frame in runner.generate(undisturbed)]
+        frames = [frame async for frame in each_of(runner.generate(undisturbed))]
         text, done = await switched(runner, "Once")
         measured = await runner.measure()
     finally:

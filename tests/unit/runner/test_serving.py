@@ -17,9 +17,13 @@ class Harness:
 
     def __init__(self) -> None:
         self.frames: queue.SimpleQueue[FromRunner] = queue.SimpleQueue()
-        self.serving = Serving(stub_served(), self.frames.put)
+        self.serving = Serving(stub_served(), self.put)
         for work in (self.serving.run_engine, self.serving.run_writer):
             threading.Thread(target=work, daemon=True).start()
+
+    def put(self, *frames: FromRunner) -> None:
+        for frame in frames:
+            self.frames.put(frame)
 
     def answer(self, id: int = 1, **fields: object) -> list[FromRunner]:
         """All frames of a request, to its last."""

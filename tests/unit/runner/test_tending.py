@@ -32,8 +32,12 @@ class Pair:
         served = stub_served()
         self.memory = cast(StubMemory, served.memory)
         self.frames: queue.SimpleQueue[FromRunner] = queue.SimpleQueue()
-        self.serving = Serving(served, self.frames.put)
+        self.serving = Serving(served, self.put)
         threading.Thread(target=self.serving.run_engine, daemon=True).start()
+
+    def put(self, *frames: FromRunner) -> None:
+        for frame in frames:
+            self.frames.put(frame)
 
     def told(self, kind: type[Frame]) -> Frame:
         """The next frame, which is of that kind."""

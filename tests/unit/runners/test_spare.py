@@ -11,6 +11,7 @@ from gemmad.runners.spare import ALWAYS, SpareLimits, SpareRunner
 from gemmad.runners.starting import Spawned
 from gemmad.runners.supervisor import Runner, RunnerSpec
 from gemmad.wire import Delta, Generate, Load, Message, PairFiles
+from tests.fakes.answers import each_of
 from tests.fakes.fake_runner import fake_command
 
 GIB = 1 << 30
@@ -73,7 +74,9 @@ async def test_load_uses_the_spare(spares: list[SpareRunner], tmp_path: Path) ->
     assert taken is not None
     runner = await load_into(taken, tmp_path)
     request = Generate(id=1, messages=(Message(role="user", content="hi"),))
-    text = "".join([d.text async for d in runner.generate(request) if isinstance(d, Delta)])
+    text = "".join(
+        [d.text async for d in each_of(runner.generate(request)) if isinstance(d, Delta)]
+    )
     await runner.stop()
 
     assert (text, runner.pid, spare.waits) == ("echo: hi", taken.child.pid, False)

@@ -15,6 +15,7 @@ import pytest
 from gemmad.api.errors import BadRequest, LoadFailed, PromptTooLong, RunnerCrashed, WillNotFit
 from gemmad.runners.supervisor import Deadlines, Runner, RunnerSpec
 from gemmad.wire import Delta, Done, Generate, Load, Message, PairFiles, Progress, Sampling
+from tests.fakes.answers import each_of
 from tests.fakes.fake_runner import fake_command
 
 QUICK = Deadlines(stall_s=1.0, ping_every_s=0.1, ping_missed_s=0.5, exit_s=0.3, terminate_s=0.3)
@@ -57,7 +58,9 @@ def asking(runner: Runner, text: str = "one two three", **fields: Any) -> Genera
 
 async def text_of(runner: Runner, request: Generate) -> str:
     """The whole answer."""
-    return "".join([d.text async for d in runner.generate(request) if isinstance(d, Delta)])
+    return "".join(
+        [d.text async for d in each_of(runner.generate(request)) if isinstance(d, Delta)]
+    )
 
 
 async def crash_of(runner: Runner, request: Generate) -> RunnerCrashed:
@@ -71,7 +74,7 @@ async def test_answer_streams_and_ends_with_done(start: Start) -> None:
     """Deltas come in order, one Done comes last."""
     runner = await start()
 
-    frames = [frame async for frame in runner.generate(asking(runner))]
+    frames = [frame async for frame in each_of(runner.generate(asking(runner)))]
 
     assert "".join(f.text for f in frames if isinstance(f, Delta)) == "echo: one two three"
     assert [isinstance(f, Done) for f in frames] == [False] * 4 + [True]
@@ -115,7 +118,7 @@ async def test_crash_in_the_middle_reaches_every_waiting_request(start: Start) -
 async def test_words_before_a_crash_are_delivered(start: Start) -> None:
     """What the runner sent before it died is not lost with it."""
     runner = await start(crash_after=2, exit_code=3)
-    answer = runner.generate(asking(runner))
+    answer = each_of(runner.generate(asking(runner)))
 
     assert [(await anext(answer)).text, (await anext(answer)).text] == ["echo:", " one"]  # type: ignore[union-attr]
     with pytest.raises(RunnerCrashed, match="exit code 3"):
@@ -148,7 +151,7 @@ async def test_stop_is_not_a_crash(start: Start) -> None:
 async def test_stop_answers_the_request_in_flight(start: Start) -> None:
     """Nobody waits for a runner that was stopped."""
     runner = await start(endless=True, delay_s=0.01)
-    answer = runner.generate(asking(runner))
+    answer = each_of(runner.generate(asking(runner)))
     await anext(answer)
 
     await runner.stop()
@@ -226,7 +229,7 @@ async def test_leaving_early_cancels_in_the_runner(start: Start) -> None:
     await anext(first)
 
     await first.aclose()
-    second = runner.generate(asking(runner, "next"))
+    second = each_of(runner.generate(asking(runner, "next")))
 
     assert (await anext(second)).text == "echo:"  # type: ignore[union-attr]
     await second.aclose()
@@ -294,7 +297,7 @@ async def test_num_predict_and_draft_reach_the_runner(start: Start) -> None:
     runner = await start()
     request = asking(runner, sampling=Sampling(num_predict=2), draft="off")
 
-    last = [frame async for frame in runner.generate(request)][-1]
+    last = [frame async for frame in each_of(runner.generate(request))][-1]
 
     assert isinstance(last, Done)
     assert (last.reason, last.eval_tokens, last.draft.depth) == ("length", 2, 0)

@@ -224,11 +224,11 @@ async def test_metrics_count_drafts_by_position(client: TestClient, services: Se
 
 async def test_metrics_time_an_answer(client: TestClient, services: Services) -> None:
     """Its wait, its first piece, and the time between pieces."""
-    now = iter([0, 2_000_000_000, 3_000_000_000, 3_000_000_000, 3_020_000_000, 3_020_000_000])
+    now = iter([0, 2_000_000_000, 3_000_000_000, 3_020_000_000])
     watch = AnswerWatch(services.counts, lambda: next(now))
     watch.granted()
     for text in "ab":
-        watch.saw(Delta(id=1, text=text))
+        watch.saw([Delta(id=1, text=text)])
 
     found = await scraped(client)
 

@@ -1,5 +1,6 @@
 """Events of an answer as Ollama's records; pure (time and randomness are arguments)."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,12 @@ Record = dict[str, Any]
 def timestamp(unix_ns: int) -> str:
     """A moment as RFC 3339 in UTC, to the nanosecond."""
     seconds, nanoseconds = divmod(unix_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    return f"{_whole_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@functools.lru_cache(maxsize=8)  # the pieces of one second share it
+def _whole_second(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def error_record(error: GemmaError) -> Record:
