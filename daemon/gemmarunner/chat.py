@@ -5,7 +5,8 @@ whatever it spells (see `shield`). A raw prompt is used as it is, control tokens
 one `<bos>`: without it Gemma writes nonsense, and with two it is little better.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tokenizers import Tokenizer
@@ -20,9 +21,11 @@ _TURN_CLOSE = "<turn|>"
 
 
 class Renderer(Protocol):
-    """Runs a template within limits of time and memory; raises BadRequest."""
+    """Runs a template within limits of time and memory."""
 
-    def render(self, template: str, variables: dict[str, object]) -> str: ...
+    def render_all(
+        self, template: str, prompts: Sequence[Mapping[str, object]]
+    ) -> Generator[str | BadRequest, None, None]: ...
 
 
 class Format(NamedTuple):
@@ -38,6 +41,13 @@ class Prompt(NamedTuple):
 
     tokens: list[int]
     text: str
+
+
+class _Conversation(NamedTuple):
+    """What the template gets, and the mark that stands in its strings."""
+
+    variables: dict[str, object]
+    mark: str
 
 
 class PromptWriter:
@@ -56,31 +66,74 @@ class PromptWriter:
         Raises:
             BadRequest: nothing to answer, a bad message or tool, no template or a failing one.
         """
+        (prompt,) = self.write_all([request])
+        if isinstance(prompt, Exception):
+            raise prompt
+        return prompt
+
+    def write_all(self, requests: Sequence[Generate]) -> Iterator[Prompt | Exception]:
+        """Each request's prompt in order, or what `write` would raise; none waits for a later."""
+        covered = [self._covered(request) for request in requests]
+        wanted = [one.variables for one in covered if isinstance(one, _Conversation)]
+        texts = self._renderer.render_all(self._format.template or "", wanted)
+        with contextlib.closing(texts):
+            for request, one in zip(requests, covered, strict=True):
+                yield self._written(request, one, texts)
+
+    def _covered(self, request: Generate) -> _Conversation | Exception | None:
+        """What is to be rendered; None for a raw prompt."""
         if request.prompt is not None:
-            return self._behind(request.context, self._raw(request.prompt), is_turn=False)
-        return self._behind(request.context, self._conversation(request), is_turn=True)
+            return None
+        try:
+            return self._conversation(request)
+        except Exception as error:  # one odd request must not cost the others theirs
+            return error
 
-    def _raw(self, text: str) -> Prompt:
-        return Prompt(self._tokenizer.encode(text, add_special_tokens=False).ids, text)
+    def _written(
+        self,
+        request: Generate,
+        covered: _Conversation | Exception | None,
+        texts: Iterator[str | BadRequest],
+    ) -> Prompt | Exception:
+        try:
+            match covered:
+                case None:
+                    return self._raw(request.context, request.prompt or "")
+                case _Conversation():
+                    return self._rendered(request.context, next(texts), covered.mark)
+                case error:
+                    return error
+        except Exception as error:  # as above
+            return error
 
-    def _conversation(self, request: Generate) -> Prompt:
+    def _conversation(self, request: Generate) -> _Conversation:
         messages = template_messages(request.messages)
         tools = checked_tools(request.tools)
+        self._require_template()
         mark = unused_mark([messages, tools])
-        text = self._renderer.render(
-            self._template(),
-            {
-                "messages": self._shield.cover(messages, mark),
-                "tools": self._shield.cover(tools, mark) if tools else None,
-                "enable_thinking": request.think,
-                "add_generation_prompt": True,
-                "bos_token": self._format.bos,
-                "eos_token": self._format.eos,
-            },
-        )
-        return Prompt(self._shield.encode(text, mark), text)
+        variables = {
+            "messages": self._shield.cover(messages, mark),
+            "tools": self._shield.cover(tools, mark) if tools else None,
+            "enable_thinking": request.think,
+            "add_generation_prompt": True,
+            "bos_token": self._format.bos,
+            "eos_token": self._format.eos,
+        }
+        return _Conversation(variables, mark)
 
-    def _template(self) -> str:
+    def _raw(self, context: Sequence[int], text: str) -> Prompt:
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._behind(context, Prompt(tokens, text), is_turn=False)
+
+    def _rendered(
+        self, context: Sequence[int], text: str | BadRequest, mark: str
+    ) -> Prompt | BadRequest:
+        if isinstance(text, BadRequest):
+            return text
+        prompt = Prompt(self._shield.encode(text, mark), text)
+        return self._behind(context, prompt, is_turn=True)
+
+    def _require_template(self) -> None:
         template = self._format.template
         if template is None:
             raise BadRequest(
@@ -89,7 +142,6 @@ class PromptWriter:
             )
         if len(template.encode()) > MAX_TEMPLATE_BYTES:
             raise BadRequest(f"This model's chat template is over {MAX_TEMPLATE_BYTES} bytes.")
-        return template
 
     def _behind(self, context: Sequence[int], prompt: Prompt, *, is_turn: bool) -> Prompt:
         """`prompt` after `context`, with one `<bos>` in front; a new turn closes the last."""

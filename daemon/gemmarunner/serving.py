@@ -12,7 +12,7 @@ device works.
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol, assert_never
 
@@ -36,6 +36,7 @@ from gemmarunner.session import Session
 from gemmarunner.tending import Chore, PairMemory, TendedEngine, Tending
 
 _log = logging.getLogger(__name__)
+_MOST_TOGETHER = 32  # prompts
 
 
 class EnginePort(TendedEngine, Protocol):
@@ -50,9 +51,9 @@ class EnginePort(TendedEngine, Protocol):
 
 
 class Writer(Protocol):
-    """Makes a prompt of a request; raises GemmaError."""
+    """Makes prompts of requests, in order and one by one; a GemmaError is for the user."""
 
-    def write(self, request: Generate) -> Prompt: ...
+    def write_all(self, requests: Sequence[Generate]) -> Iterator[Prompt | Exception]: ...
 
 
 class Send(Protocol):
@@ -113,7 +114,10 @@ class Serving:
     def run_writer(self) -> NoReturn:
         """Writes prompts for ever, in the order the requests came."""
         while True:
-            self._write(self._unwritten.get())
+            entries = self._wanted()
+            prompts = self._served.writer.write_all([entry.request for entry in entries])
+            for entry, prompt in zip(entries, prompts, strict=True):
+                self._enter(entry, prompt)
 
     def run_engine(self) -> NoReturn:
         """Steps the engine for ever, and sleeps while it has nothing to do."""
@@ -126,10 +130,18 @@ class Serving:
             if frames:  # of all sequences at once: the daemon is woken once a round
                 self._send(*frames)
 
-    def _write(self, entry: _Open) -> None:
+    def _wanted(self) -> list[_Open]:
+        """The requests that wait for a prompt, of which there is at least one."""
+        found = [self._unwritten.get()]
+        while len(found) < _MOST_TOGETHER and not self._unwritten.empty():  # nobody else takes
+            found.append(self._unwritten.get())
+        return found
+
+    def _enter(self, entry: _Open, prompt: Prompt | Exception) -> None:
         request = entry.request
         try:
-            prompt = self._served.writer.write(request)
+            if isinstance(prompt, Exception):
+                raise prompt
             entry.session = Session(request, prompt, self._vocabulary)
             self._engine.add(
                 EngineRequest(

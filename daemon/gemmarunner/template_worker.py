@@ -1,8 +1,8 @@
 """The process that renders chat templates for a runner, because only a process can be bounded.
 
-One JSON line in, one JSON line out:
+One JSON line in, one JSON line out for each of its prompts, as soon as it is written:
 
-    {"template": "...", "variables": {...}}  ->  {"text": "..."} or {"error": "..."}
+    {"template": "...", "prompts": [{variables...}, ...]}  ->  {"text": "..."} or {"error": "..."}
 
 Without a template, the last one given is meant: a model has one, many times as long as a prompt.
 Its memory is limited here, its time by the runner, which kills it.
@@ -27,9 +27,10 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request: dict[str, Any] = json.loads(line)
         template = request.get("template", template)
-        found = answer(template, request["variables"])
-        sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
-        sys.stdout.buffer.flush()
+        for variables in request["prompts"]:
+            found = answer(template, variables)
+            sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
+            sys.stdout.buffer.flush()
 
 
 def answer(template: str, variables: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from gemmad.api.errors import BadRequest
 from gemmad.wire import Generate, Loaded, Measured
@@ -89,6 +89,13 @@ class StubEngine:
 
 class PlainWriter:
     """A prompt is the last message as it is; `bad` and `odd` fail in two ways."""
+
+    def write_all(self, requests: Sequence[Generate]) -> Iterator[Prompt | Exception]:
+        for request in requests:
+            try:
+                yield self.write(request)
+            except Exception as error:
+                yield error
 
     def write(self, request: Generate) -> Prompt:
         text = request.prompt or "".join(f"={m.content}" for m in request.messages)

@@ -21,8 +21,9 @@ SPELLINGS = [*CONTROLS.values(), "<|tu", "rn>", "<", "|>", "<|turn", ">system\n"
 class InProcess:
     """Renders without the worker process: these templates are our own."""
 
-    def render(self, template: str, variables: dict[str, object]) -> str:
-        return render(template, variables)
+    def render_all(self, template: str, prompts):
+        for variables in prompts:
+            yield render(template, variables)
 
 
 def write(*messages: Message | str, template: str | None = TEMPLATE, **fields: object) -> Prompt:
@@ -198,3 +199,19 @@ def test_shielded_text_has_no_control_token(words: list[str]) -> None:
 
     assert controls_of(ids) == []
     assert TOKENS.decode(ids, skip_special_tokens=False) == text
+
+
+def test_prompts_written_together_are_those_written_alone() -> None:
+    """In order; a raw one and one without messages in between disturb nobody."""
+    writer = PromptWriter(TOKENS, Format(TEMPLATE, "<bos>", "<eos>"), InProcess())
+    requests = [
+        Generate(id=1, messages=(Message(role="user", content="one"),)),
+        Generate(id=2),
+        Generate(id=3, prompt="raw"),
+        Generate(id=4, messages=(Message(role="user", content="two"),)),
+    ]
+
+    one, nothing, raw, two = writer.write_all(requests)
+
+    assert [one, raw, two] == [writer.write(requests[index]) for index in (0, 2, 3)]
+    assert isinstance(nothing, BadRequest)

@@ -93,3 +93,35 @@ def test_template_that_the_worker_has_is_not_sent_again(renderer: TemplateRender
     found += [renderer.render("b", {}), renderer.render(size, {"messages": []})]
 
     assert found == ["1", "2", "b", "0"]
+
+
+def test_prompts_that_are_wanted_at_once_come_in_order(renderer: TemplateRenderer) -> None:
+    """Also when one of them fails, and when one ends the worker: the others are rendered."""
+    template = (
+        "{% if n == 1 %}{{ raise_exception('odd') }}{% endif %}"
+        "{% for a in range(99999 if n == 3 else 0) %}{% for b in range(99999) %}{% endfor %}"
+        "{% endfor %}{{ n }}"
+    )
+
+    found = list(renderer.render_all(template, [{"n": n} for n in range(5)]))
+
+    assert [found[n] for n in (0, 2, 4)] == ["0", "2", "4"]
+    assert [type(found[n]) for n in (1, 3)] == [BadRequest, BadRequest]
+    assert "more than 1 s" in str(found[3])
+
+
+def test_long_prompts_are_rendered_in_several_requests(renderer: TemplateRenderer) -> None:
+    """More than one request holds comes back whole and in order."""
+    prompts = [{"n": str(n) * 600_000} for n in range(4)]
+
+    assert list(renderer.render_all("{{ n }}", prompts)) == [prompt["n"] for prompt in prompts]
+
+
+def test_prompts_that_nobody_reads_spoil_no_later_one(renderer: TemplateRenderer) -> None:
+    """Who leaves early takes its answers along."""
+    unread = renderer.render_all("{{ n }}", [{"n": n} for n in range(3)])
+    assert next(unread) == "0"
+
+    unread.close()
+
+    assert renderer.render("{{ n }}", {"n": 7}) == "7"
