@@ -6,6 +6,7 @@ stand in the file, so a flipped bit or a cut-off write is seen before anything i
     {"sha256": "<64 hex>", "manifest": {"schema": 1, "name": "nano:latest", "target": {...}, ...}}
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -137,8 +138,11 @@ class Turn(msgspec.Struct, frozen=True):
     content: str
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A pair by digest: written by pulls and copies, read by everything that serves it."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A pair by digest: written by pulls and copies, read by everything that serves it.
+
+    `dict`, so that its id is computed once.
+    """
 
     name: str
     created: str  # RFC 3339, UTC
@@ -197,7 +201,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of the drafter's files."""
         return ByteCount(sum(entry.size for entry in (self.drafter or {}).values()))
 
-    @property
+    @functools.cached_property
     def id(self) -> Digest:
         """Names what the pair is, whatever it is called: copies share it."""
         nameless = msgspec.structs.replace(self, name="", created="", reference="")
@@ -216,6 +220,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.encode(checked)
 
 
+@functools.lru_cache(maxsize=64)  # every request reads its model's
 def decode_manifest(data: bytes) -> Manifest:
     """The manifest in a file's bytes, checked against its own hash and for safe names.
 
