@@ -20,6 +20,12 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=_encoder.encode(value), status=status, content_type="application/json")
 
 
+class NdjsonResponse(web.StreamResponse):
+    """Its head goes out with the first record, which is there when it is made: one packet less."""
+
+    _send_headers_immediately = False  # aiohttp's own switch, of its whole responses
+
+
 async def ndjson(request: web.Request, records: AsyncGenerator[Record, None]) -> web.StreamResponse:
     """`ndjson_together` of records that come one at a time."""
 
@@ -43,7 +49,7 @@ async def ndjson_together(
     """
     async with contextlib.aclosing(records):
         first = await anext(records, None)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        response = NdjsonResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
             if first is not None:

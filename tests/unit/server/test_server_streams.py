@@ -5,7 +5,7 @@ import json
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from gemmad.api.errors import BadRequest, RunnerCrashed
 from gemmad.server import streams
@@ -61,7 +61,7 @@ def send(monkeypatch):
             made.append(Response(mode, **options))
             return made[-1]
 
-        monkeypatch.setattr(streams.web, "StreamResponse", response)
+        monkeypatch.setattr(streams, "NdjsonResponse", response)
         await streams.ndjson(make_mocked_request("POST", "/"), work())
         return [json.loads(line) for line in made[0].lines]
 
@@ -99,3 +99,31 @@ async def test_a_client_that_left_or_never_reads_ends_the_work(send, monkeypatch
 
     assert await send(work, mode) == []
     assert work.closed
+
+
+async def test_records_that_come_together_are_written_together():
+    """One write, a line each; those that come later have theirs."""
+    writes: list[bytes] = []
+
+    class Counting(streams.NdjsonResponse):
+        async def write(self, data):
+            writes.append(bytes(data))
+            await super().write(data)
+
+    async def records():
+        yield [{"n": 1}, {"n": 2}]
+        yield [{"n": 3}]
+
+    async def handler(request):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "NdjsonResponse", Counting)
+            return await streams.ndjson_together(request, records())
+
+    app = web.Application()
+    app.add_routes([web.get("/", handler)])
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.get("/")
+        lines = (await answer.read()).splitlines()
+
+    assert [json.loads(line)["n"] for line in lines] == [1, 2, 3]
+    assert writes == [b'{"n":1}\n{"n":2}\n', b'{"n":3}\n']
