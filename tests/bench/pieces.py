@@ -97,8 +97,15 @@ def turn(
     return Turn(answers, daemon_s, runner_s, wall_s)
 
 
-def engine_us(options: argparse.Namespace, streams: int, round_ms: float) -> Callable[[], float]:
-    """Measures what a piece costs in the engine alone, in this process."""
+class Alone(NamedTuple):
+    """One turn of the engine alone: CPU microseconds a piece, milliseconds between tokens."""
+
+    us: float
+    between_ms: float
+
+
+def engine_alone(options: argparse.Namespace, streams: int, round_ms: float) -> Callable[[], Alone]:
+    """Measures the engine alone, in this process."""
     from gemmarunner.engine.engine import Engine
     from gemmarunner.engine.events import EngineRequest, Tokens
     from gemmarunner.engine.request import Sampling
@@ -110,20 +117,25 @@ def engine_us(options: argparse.Namespace, streams: int, round_ms: float) -> Cal
     engine = Engine(backend, eos_ids=frozenset())
     sampling = Sampling(temperature=0.0, num_predict=options.tokens)
 
-    def measure() -> float:
-        begun, pieces = time.process_time(), 0
+    def measure() -> Alone:
+        begun, pieces, spans = time.process_time(), 0, dict[int, list[float]]()
         for id in range(streams):
             engine.add(EngineRequest(id, list(range(5, 25)), sampling, options.depth))
         while engine.has_work:
-            pieces += sum(isinstance(event, Tokens) for event in engine.step())
-        return 1e6 * (time.process_time() - begun) / pieces
+            events, now = engine.step(), time.perf_counter()
+            for event in events:
+                pieces += isinstance(event, Tokens)
+                spans.setdefault(event.id, [now, now])[1] = now
+        us = 1e6 * (time.process_time() - begun) / pieces
+        between = statistics.median(end - first for first, end in spans.values())
+        return Alone(us, 1e3 * between / (options.tokens - 1))
 
     return measure
 
 
 def measure(options: argparse.Namespace, streams: int, round_ms: float, home: Path) -> None:
     """Prints one line."""
-    own = engine_us(options, streams, round_ms)
+    own = engine_alone(options, streams, round_ms)
     program = daemon_program(options, round_ms)
     with server.daemon(options, home, spare=False, program=program) as client:
         client.answer(0, options.depth)
@@ -136,6 +148,8 @@ def measure(options: argparse.Namespace, streams: int, round_ms: float, home: Pa
             engine.append(own())
     turns, engine = turns[1:], engine[1:]
     median = statistics.median
+    between_ms = median(a.between_ms for t in turns for a in t.answers)
+    engine_between_ms = median(one.between_ms for one in engine)
     server.say(
         "pieces",
         streams=streams,
@@ -143,9 +157,10 @@ def measure(options: argparse.Namespace, streams: int, round_ms: float, home: Pa
         depth=options.depth,
         pieces=turns[0].pieces,
         runner_us=round(median(t.us(t.runner_s) for t in turns), 1),
-        engine_us=round(median(engine), 1),
+        engine_us=round(median(one.us for one in engine), 1),
         daemon_us=round(median(t.us(t.daemon_s) for t in turns), 1),
-        between_ms=round(median(a.between_ms for t in turns for a in t.answers), 4),
+        between_ms=round(between_ms, 4),
+        per_token_ratio=round(between_ms / engine_between_ms, 3),
         first_ms=round(median(a.first_s for t in turns for a in t.answers) * 1e3, 2),
         last_first_ms=round(median(max(a.first_s for a in t.answers) for t in turns) * 1e3, 2),
         pieces_per_s=round(median(t.pieces / t.wall_s for t in turns)),
