@@ -1,7 +1,8 @@
 """Frames over a runner's channel, with back-pressure in both directions.
 
 Reading: nothing is taken from the socket beyond asyncio's buffer until `receive` is called, so a
-runner that talks too fast waits. Writing: `send` waits while the runner does not read.
+runner that talks too fast waits. Writing: `send` waits while the runner does not read. What is sent
+at once goes at once: many requests that come together wake the runner once.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Link:
         self._again = again  # the channel's second handle, for what asyncio leaves unread
         self._splitter = FrameSplitter()
         self._bodies: deque[bytes] = deque()
+        self._unsent: list[bytes] = []  # frames for the end of this turn of the event loop
 
     @classmethod
     async def open(cls, channel: socket.socket) -> "Link":
@@ -63,11 +65,19 @@ class Link:
             ConnectionError: the runner closed its end.
         """
         self.post(message)
+        await asyncio.sleep(0)  # behind the flush
         await self._writer.drain()
 
     def post(self, message: ToRunner) -> None:
         """`message` is queued behind what was sent before; for small frames that cannot wait."""
-        self._writer.write(encode(message))
+        self._unsent.append(encode(message))
+        if len(self._unsent) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            frames, self._unsent = b"".join(self._unsent), []
+            self._writer.write(frames)
 
     async def receive(self) -> FromRunner | None:
         """The next message, or None when the runner closed its end.
@@ -84,6 +94,7 @@ class Link:
 
     async def close(self) -> None:
         """The channel is closed; the runner reads end of file."""
+        self._flush()
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

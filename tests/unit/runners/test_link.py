@@ -82,3 +82,27 @@ async def test_words_sent_before_a_reset_are_received(
     await asyncio.sleep(0.01)
 
     assert [await link.receive() for _ in range(3)] == [Pong(n=1), Pong(n=2), None]
+
+
+async def test_frames_of_one_moment_arrive_together_and_in_order(
+    ends: tuple[Link, socket.socket],
+) -> None:
+    """Requests that come at once wake the runner once."""
+    link, theirs = ends
+    wanted = [Ping(n=n) for n in range(3)]
+
+    for message in wanted:
+        link.post(message)
+    together = await asyncio.get_running_loop().sock_recv(theirs, 1_000_000)
+
+    assert together == b"".join(map(encode, wanted))
+
+
+async def test_what_was_posted_before_the_end_arrives(ends: tuple[Link, socket.socket]) -> None:
+    """Closing drops nothing."""
+    link, theirs = ends
+    link.post(Ping(n=1))
+
+    await link.close()
+
+    assert theirs.recv(1_000_000) == encode(Ping(n=1))
