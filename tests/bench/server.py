@@ -255,20 +255,28 @@ def measure(options: argparse.Namespace, directory: Path) -> None:
     """Everything, a JSON line a step."""
     home = directory / "home"
     size = prepare(options, directory, home)
-    with daemon(options, home, spare=False) as client:
-        for step in ("first_load", "cold"):  # the first builds kernels where there are any
-            cold(client, step)
-            unload(client)
-    with daemon(options, home, spare=True) as client:
+    if not options.streams_only:
+        measure_cold(options, home)
+    with daemon(options, home, spare=not options.streams_only) as client:
         client.answer(0, "off")
         begun = time.monotonic()
         engine = InProcess(options)
         say("engine_load", **engine.load_figures(size))
         for draft in options.drafts:
             compare(client, engine, options, draft)
+        if options.streams_only:
+            return
         time.sleep(max(0.0, options.spare_wait - (time.monotonic() - begun)))
         unload(client)
         cold(client, "cold_with_spare")
+
+
+def measure_cold(options: argparse.Namespace, home: Path) -> None:
+    """Loads without a spare runner; the first builds kernels where there are any."""
+    with daemon(options, home, spare=False) as client:
+        for step in ("first_load", "cold"):
+            cold(client, step)
+            unload(client)
 
 
 def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -276,6 +284,7 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="nano", help="nano, e2b, e4b, 12b, 26b or 31b")
     parser.add_argument("--synthetic", action="store_true", help="random weights for nano, too")
+    parser.add_argument("--streams-only", action="store_true", help="no loads, only streams")
     parser.add_argument("--dir", type=Path, default=None, help="where the checkpoint is written")
     parser.add_argument("--drafts", default="off,auto", help="each of off, auto or a depth")
     parser.add_argument("--device", default="auto")

@@ -3,11 +3,12 @@
 import queue
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from gemmad.wire import Delta, Done, FromRunner, Generate, Message, RequestRefused, Sampling
-from gemmarunner.engine.events import Failed
+from gemmarunner.engine.events import EngineEvent, EngineRequest, Failed, Tokens
 from gemmarunner.serving import Serving
 from tests.fakes.stub_engine import TOKENS, StubEngine, stub_served
 
@@ -17,11 +18,13 @@ class Harness:
 
     def __init__(self) -> None:
         self.frames: queue.SimpleQueue[FromRunner] = queue.SimpleQueue()
+        self.together: list[int] = []  # how many frames each send carried
         self.serving = Serving(stub_served(), self.put)
         for work in (self.serving.run_engine, self.serving.run_writer):
             threading.Thread(target=work, daemon=True).start()
 
     def put(self, *frames: FromRunner) -> None:
+        self.together.append(len(frames))
         for frame in frames:
             self.frames.put(frame)
 
@@ -145,3 +148,26 @@ def test_failure_in_the_engine_refuses_its_request(
 
     assert isinstance(refused, RequestRefused)
     assert "out of memory" in refused.message
+
+
+def test_what_one_step_brought_is_sent_at_once(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is woken once a round, however many answers the round moved on."""
+
+    def step(engine: StubEngine) -> list[EngineEvent]:
+        while not engine.inbox.empty():
+            engine.running[cast(EngineRequest, engine.inbox.get()).id] = None
+        if len(engine.running) < 2:
+            return []
+        engine.running.clear()
+        ends = [engine.finished(id, "stop") for id in (1, 2)]
+        return [Tokens(1, (400,)), Tokens(2, (400,)), *ends]
+
+    monkeypatch.setattr(StubEngine, "step", step)
+    for id in (1, 2):
+        harness.serving.add(Generate(id=id, prompt="x="))
+    frames = [harness.frames.get(timeout=20) for _ in range(4)]
+
+    assert [type(frame) for frame in frames] == [Delta, Delta, Done, Done]
+    assert harness.together == [4]
