@@ -99,6 +99,9 @@ class Reciter:
             self._lengths[slot] = len(tokens) + depth
         return Reciting(RoundResult(found, self._round_s or 1e-6), until)
 
+    def follow(self, plans: Sequence[RoundPlan]) -> None:
+        """A host's pace is measured here, so no round begins before its predecessor is known."""
+
     def snapshot(self, slot: int) -> Snapshot:
         """Nothing but where the slot is."""
         return Kept(self._lengths[slot])
