@@ -49,7 +49,7 @@ class ScriptedRunner(InProcessRunner):
     async def generate(self, request):
         self.got = request
         for event in self.script:
-            yield event
+            yield [event]
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
