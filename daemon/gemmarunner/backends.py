@@ -2,20 +2,21 @@
 
 Fused kernels (`cuda/`) run on NVIDIA GPUs where Triton is installed, in bf16 and f16. Everything
 else runs through torch's own operators (`models/`, `engine/eager.py`), and so does a pair whose
-layers are split over devices, or whose fused kernels cannot be built on this machine; the log says
-why.
+layers are split over GPUs of different kinds, or whose fused kernels cannot be built on this
+machine; the log says why.
 """
 
 import importlib.util
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from gemmad.api.errors import BadRequest, GemmaError, LoadFailed
 from gemmad.wire import Load
+from gemmarunner.device import make_current
 from gemmarunner.engine.eager import EagerBackend
 from gemmarunner.engine.owned import allocated_bytes
 from gemmarunner.engine.ports import Backend
@@ -25,12 +26,15 @@ from gemmarunner.models.loader import load_drafter, load_target
 from gemmarunner.native.library import library, status
 from gemmarunner.tending import LoadDrafter, LoadedDrafter
 
+if TYPE_CHECKING:
+    from gemmarunner.cuda.backend import CudaBackend
+
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]  # phase, done, total
 Files = Mapping[str, Path]
 _NOT_LOADED = "it was loaded without"
-_SPLIT = "layers on several devices run by torch's own operators, not by fused kernels"
+_SPLIT = "layers on these devices run by torch's own operators, not by fused kernels"
 _FUSED_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -73,6 +77,13 @@ def can_fuse(device: str) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def _all_fuse(devices: Sequence[str]) -> bool:
+    """Whether the same fused kernels run on each of them."""
+    if not all(can_fuse(device) for device in devices):
+        return False
+    return len({torch.cuda.get_device_capability(device) for device in devices}) == 1
+
+
 def build(load: Load, files: Files, place: Place, report: Report) -> Built:
     """The pair of `load`, whose target's files are `files`; it is warm.
 
@@ -80,7 +91,8 @@ def build(load: Load, files: Files, place: Place, report: Report) -> Built:
         LoadFailed: the target's files are damaged, or it cannot run.
         torch.OutOfMemoryError, MemoryError: no room.
     """
-    if load.split or not (place.dtype in _FUSED_DTYPES and can_fuse(place.device)):
+    places = [device for device, _ in load.split] or [place.device]
+    if place.dtype not in _FUSED_DTYPES or not _all_fuse(places):
         return _plain(load, files, place, report)
     try:
         return _fused(load, files, place, report)
@@ -99,7 +111,7 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
     from gemmarunner.models.packing import packer
 
     notes: list[str] = []
-    used = torch.cuda.memory_allocated(place.device)
+    used, apart = torch.cuda.memory_allocated(place.device), _Parts(load)
     target = load_cuda_target(
         files,
         *place,
@@ -107,8 +119,10 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
         pack=packer(load.quantize, notes),
         adapter=_adapter(load),
         notes=notes,
+        split=load.split,
     )
-    taken = torch.cuda.memory_allocated(place.device) - used
+    by_device = apart.taken()
+    taken = sum(by_device) or torch.cuda.memory_allocated(place.device) - used
 
     def make(found: Files, report: Report, notes: list[str]) -> CudaDrafter:
         return load_cuda_drafter(
@@ -139,6 +153,7 @@ def _fused(load: Load, files: Files, place: Place, report: Report) -> Built:
         target_bytes=taken,
         drafter_bytes=loader.nbytes,
         notes=tuple(notes),
+        parts=apart(backend, by_device),
     )
 
 
@@ -220,7 +235,7 @@ class _Parts:
         self._split = load.split
         self._before = self._allocated()
 
-    def __call__(self, backend: EagerBackend, target_bytes: list[int]) -> tuple[SplitPart, ...]:
+    def __call__(self, backend: "EagerBackend | CudaBackend", target_bytes: list[int]) -> tuple[SplitPart, ...]:
         found, begin = [], 0
         for (device, count), nbytes in zip(self._split, target_bytes, strict=True):
             found.append(SplitPart(device, nbytes, backend.kv_bytes_of(begin, begin + count)))
@@ -278,6 +293,7 @@ class _DrafterLoader:
         """
         if self._files is None:
             raise BadRequest("The pair has no drafter.", fix="Give it one: gemma draft.")
+        make_current(str(self._device))  # of this thread: another one's would be the first
         return LoadedDrafter(self._measured(_unreported, []), self.nbytes)
 
     def _measured(self, report: Report, notes: list[str]) -> Any:

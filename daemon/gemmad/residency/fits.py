@@ -222,7 +222,7 @@ def _setting(
         unified=device.unified,
         cpu=allowed.cpu_kind,
         free=device.free // _STEP * _STEP if device.kind == "cpu" else None,
-        fused=allowed.fused and not tier.splits,
+        fused=allowed.fused,
     )
 
 

@@ -55,7 +55,9 @@ class CudaBackend:
         self._target = target
         # A shallow sequence beside a deep one computes rows beyond its own end.
         capacity = num_ctx + self.max_depth
-        self._slots = Slots(target.config, slots, capacity, target.device, target.dtype)
+        self._slots = Slots(
+            target.config, slots, capacity, target.device, target.dtype, target.layer_devices
+        )
         self._inputs = Inputs(slots, target.device)
         self._round = CudaRound(target, drafter, self._slots, self._shares(synthetic))
         self._finish = TailGraph(target, self._slots)
@@ -74,6 +76,10 @@ class CudaBackend:
     def kv_bytes(self) -> int:
         """Bytes of all slots' keys and values."""
         return self._slots.nbytes
+
+    def kv_bytes_of(self, begin: int, end: int) -> int:
+        """Bytes of the keys and values of layers begin..end-1."""
+        return self._slots.nbytes_of(begin, end)
 
     def depth_limit(self, batch: int) -> int:
         """The greatest depth of a round of `batch` sequences; 0 while there is no drafter."""

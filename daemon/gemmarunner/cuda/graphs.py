@@ -5,15 +5,14 @@ another reads where that one left off, and their tokens go to different places o
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from gemmarunner.cuda.inputs import Inputs
 from gemmarunner.cuda.round import CudaRound, RoundOutputs
+from gemmarunner.cuda.seams import Chain, Lane, Outputs, Recorder
 from gemmarunner.kernels.linear import MAX_TILE
-
-Outputs = TypeVar("Outputs")
 
 
 class Shape(NamedTuple):
@@ -28,13 +27,13 @@ class Capturer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = None
-        self._stream: Any = None  # captures need one that is not the default
+        self._lanes: dict[torch.device, Lane] = {}
 
     @torch.inference_mode()
-    def __call__(self, run: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+    def __call__(self, run: Callable[[], Outputs]) -> tuple[Chain, Outputs]:
         """Calls `run` plainly, which loads its kernels, and then once more into a graph."""
-        stream, current = self._own_stream(), torch.cuda.current_stream(self._device)
+        stream = self._lane(self._device).stream
+        current = torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             run()
@@ -42,23 +41,18 @@ class Capturer:
         return self.capture(run)
 
     @torch.inference_mode()
-    def capture(self, run: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+    def capture(self, run: Callable[[], Outputs]) -> tuple[Chain, Outputs]:
         """`run`, whose kernels are loaded, as a graph; nothing is computed.
 
         Not by `torch.cuda.graph`, which empties torch's memory cache before every capture.
         """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._own_stream()):
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            outputs = run()
-            graph.capture_end()
-        return graph, outputs
+        return Recorder(self._lane, torch.cuda.CUDAGraph)(run, self._device)
 
-    def _own_stream(self) -> Any:
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
-        return self._stream
+    def _lane(self, device: torch.device) -> Lane:
+        if device not in self._lanes:
+            stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._lanes[device] = Lane(stream, torch.cuda.graph_pool_handle())
+        return self._lanes[device]
 
 
 def _size(shape: Shape) -> tuple[int, int]:
@@ -86,7 +80,7 @@ class RoundGraphs:
         self._max_depth = max_depth
         self._device = device
         self.drafts = True  # whether rounds may draft; written by the backend
-        self._captured: dict[Shape, tuple[torch.cuda.CUDAGraph, RoundOutputs]] = {}
+        self._captured: dict[Shape, tuple[Chain, RoundOutputs]] = {}
         self._plain, self._drafting = Capturer(device), Capturer(device)
 
     @property

@@ -10,6 +10,7 @@ from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.layer import Pack, as_it_is
 from gemmarunner.cuda.target import CudaTarget
 from gemmarunner.models.opening import open_drafter, open_target
+from gemmarunner.models.split import Split
 from gemmarunner.models.weights import Progress
 
 Files = Mapping[str, Path]  # by their names in the repository
@@ -25,6 +26,7 @@ def load_cuda_target(
     ple_on_host: bool = False,
     adapter: Files | None = None,
     notes: list[str] | None = None,
+    split: Split = (),
 ) -> CudaTarget:
     """A target on fused operators; arguments and errors of `models.loader.load_target`.
 
@@ -32,7 +34,7 @@ def load_cuda_target(
     """
     opening = open_target(files, device, dtype, progress, adapter=adapter, notes=notes, fused=True)
     with opening as opened:
-        return CudaTarget(*opened, pack=pack, ple_on_host=ple_on_host)
+        return CudaTarget(*opened, pack=pack, ple_on_host=ple_on_host, split=split)
 
 
 def load_cuda_drafter(

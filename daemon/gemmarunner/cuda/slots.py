@@ -46,7 +46,9 @@ class Slots:
         capacity: int,
         device: torch.device,
         dtype: torch.dtype,
+        layer_devices: Sequence[torch.device] | None = None,
     ) -> None:
+        """`layer_devices`: where each layer's keys and values are, if not all on `device`."""
         assert count > 0
         assert capacity > 0
         full = _aligned(capacity)
@@ -59,7 +61,7 @@ class Slots:
         self._caches = {
             index: torch.zeros(
                 (count, 2, layer.kv_heads, rings[layer.kind], layer.head_dim),
-                device=device,
+                device=device if layer_devices is None else layer_devices[index],
                 dtype=dtype,
             )
             for index, layer in enumerate(config.layers)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gemmarunner.cuda.graphs import Capturer
+from gemmarunner.cuda.seams import Chain
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.cuda.target import CudaTarget, Tail
 
@@ -26,7 +27,7 @@ class TailGraph:
     def __init__(self, target: CudaTarget, slots: Slots) -> None:
         self._target = target
         self._slots = slots
-        self._captured: tuple[torch.cuda.CUDAGraph, Ending] | None = None
+        self._captured: tuple[Chain, Ending] | None = None
         self._static: Tail | None = None
 
     @torch.inference_mode()

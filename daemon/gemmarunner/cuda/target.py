@@ -3,21 +3,24 @@
 Computes what `models.target.Target` computes. T is the model's dtype, R the rows of a step.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gemmarunner.cuda.layer import Layer, LayerPlan, Pack, as_it_is, laid_out, layer_take
+from gemmarunner.cuda.seams import hand_over, on_device
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.kernels.attention import attend, chunk_for
 from gemmarunner.kernels.embed import embed, ple_rows
 from gemmarunner.kernels.launch import only_builds
 from gemmarunner.kernels.linear import head, matmul
-from gemmarunner.kernels.norm import norm
+from gemmarunner.kernels.norm import Normed, norm
 from gemmarunner.kernels.prompt_attention import attend_prompt, store_prompt
 from gemmarunner.kernels.rows import Rows
 from gemmarunner.models.config import TargetConfig
+from gemmarunner.models.split import Split, layer_devices, stretches, taking_to
 from gemmarunner.models.weights import Lookup, Take, take_head, take_matrix, take_table
 
 
@@ -29,6 +32,20 @@ class Tail(NamedTuple):
     ple: Tensor | None  # [layers, 1, ple_dim] T
     layer: int
     rows: Rows  # the one row
+
+
+class Passing(NamedTuple):
+    """A step's rows on their way through layers, all on one device."""
+
+    x: Tensor  # [R, hidden] f32, the residual stream
+    normed: Tensor  # [R, hidden] T
+    ple: Tensor | None  # [layers from `first` on, R, ple_dim] T
+    rows: Rows
+    first: int = 0
+
+    def own_ple(self, index: int) -> Tensor | None:
+        """A layer's own embeddings [R, ple_dim] T."""
+        return None if self.ple is None else self.ple[index - self.first]
 
 
 class CudaTarget:
@@ -43,9 +60,14 @@ class CudaTarget:
         *,
         pack: Pack = as_it_is,
         ple_on_host: bool = False,
+        split: Split = (),
     ) -> None:
-        """`pack`: how matrices are kept; `ple_on_host`: the per-layer table in pinned memory."""
+        """`pack`: how matrices are kept; `ple_on_host`: the per-layer table in pinned memory.
+
+        `split`: layers are on these devices, all else beside the last ones; see `models/split.py`.
+        """
         self.config = config
+        self.layer_devices = layer_devices(split, config, device)
         self.device = device
         self.dtype = dtype
         shape = (config.vocab_size, config.hidden)
@@ -58,27 +80,32 @@ class CudaTarget:
         self._ple = (
             _PerLayerTable(config, take, dtype, pack, ple_on_host) if config.ple_dim else None
         )
-        self._layers = [
-            Layer(
-                LayerPlan(
-                    layer,
-                    config.hidden,
-                    config.heads,
-                    config.eps,
-                    dtype,
-                    owns_kv=layer.donor is None,
-                    ple_dim=config.ple_dim,
-                    moe=config.moe,
-                ),
-                layer_take(take, index),
-                pack,
-            )
-            for index, layer in enumerate(config.layers)
-        ]
+        self._layers = [self._built(index, take, pack) for index in range(len(config.layers))]
         final = take("norm.weight", (config.hidden,)).float()
-        self._norms = [layer.input_norm for layer in self._layers] + [final]
+        norms = [layer.input_norm for layer in self._layers] + [final]
+        # Each where it is used: at the end of the layer before.
+        places = zip(norms, [device, *self.layer_devices], strict=True)
+        self._norms = [weight.to(place) for weight, place in places]
         suppressed = config.suppress_tokens
         self.suppressed = torch.tensor(suppressed, device=device) if suppressed else None
+
+    def _built(self, index: int, take: Take, pack: Pack) -> Layer:
+        config, layer, device = self.config, self.config.layers[index], self.layer_devices[index]
+        plan = LayerPlan(
+            layer,
+            config.hidden,
+            config.heads,
+            config.eps,
+            self.dtype,
+            owns_kv=layer.donor is None,
+            ple_dim=config.ple_dim,
+            moe=config.moe,
+        )
+        own = layer_take(take, index)
+        if device == self.device:
+            return Layer(plan, own, pack)
+        with on_device(device):
+            return Layer(plan, taking_to(own, device), pack)
 
     @torch.inference_mode()
     def step(self, ids: Tensor, rows: Rows, slots: Slots) -> Tensor:
@@ -88,7 +115,7 @@ class CudaTarget:
         """
         x, ple = self._embed(ids)
         normed = norm(x, self._norms[0], self.config.eps, self.dtype)
-        return self._run(0, x, normed, ple, rows, slots)
+        return self._run(0, Passing(x, normed, ple, rows), slots)
 
     @torch.inference_mode()
     def prompt(self, ids: Tensor, slots: Slots, slot: int) -> Tail:
@@ -102,13 +129,15 @@ class CudaTarget:
         x, ple = self._embed(ids)
         normed = norm(x, self._norms[0], self.config.eps, self.dtype)
         last = self.config.first_shared - 1
-        for index in range(last):
+
+        def through(index: int, at: Passing) -> Normed:
             layer, cache = self._layers[index], slots.cache(index)
-            q, new = layer.heads(normed, rows)
+            q, new = layer.heads(at.normed, at.rows)
             attended = attend_prompt(q, new, cache, slot, start, self._window(index))
             store_prompt(new, cache, slot, start)
-            after = self._norms[index + 1]
-            x, (normed,) = layer.finish(x, attended, _of_layer(ple, index), after)
+            return layer.finish(at.x, attended, at.own_ple(index), self._norms[index + 1])
+
+        x, normed, *_ = self._through(0, last, Passing(x, normed, ple, rows), through)
         _, new = self._layers[last].heads(normed, rows)
         store_prompt(new, slots.cache(last), slot, start)
         slots.advance(slot, count)
@@ -119,7 +148,8 @@ class CudaTarget:
     @torch.inference_mode()
     def finish(self, tail: Tail, slots: Slots) -> Tensor:
         """The final hidden row [1, hidden] T of a prompt's last token."""
-        return self._run(tail.layer, tail.x, tail.normed, tail.ple, tail.rows, slots)
+        passing = Passing(tail.x, tail.normed, tail.ple, tail.rows)
+        return self._run(tail.layer, passing, slots)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -137,20 +167,45 @@ class CudaTarget:
         x = self.embed_for_draft(ids)
         return x, None if self._ple is None else self._ple(ids, x)
 
-    def _run(
-        self, begin: int, x: Tensor, normed: Tensor, ple: Tensor | None, rows: Rows, slots: Slots
-    ) -> Tensor:
+    def _run(self, begin: int, passing: Passing, slots: Slots) -> Tensor:
         """A step's rows through the layers from `begin` on, and the final norm."""
-        for index in range(begin, len(self._layers)):
+
+        def through(index: int, at: Passing) -> Normed:
             layer, donor = self._layers[index], self.config.layers[index].donor
             cache = slots.cache(index if donor is None else donor)
-            q = layer.queries(normed, rows, cache if donor is None else None)
-            attended = attend(
-                q, cache, rows, window=self._window(index), lag=0, chunk=chunk_for(cache.shape[3])
-            )
-            after = self._norms[index + 1]
-            x, (normed,) = layer.finish(x, attended, _of_layer(ple, index), after)
-        return normed
+            q = layer.queries(at.normed, at.rows, cache if donor is None else None)
+            chunk = chunk_for(cache.shape[3])
+            attended = attend(q, cache, at.rows, window=self._window(index), lag=0, chunk=chunk)
+            return layer.finish(at.x, attended, at.own_ple(index), self._norms[index + 1])
+
+        return self._through(begin, len(self._layers), passing, through).normed
+
+    def _through(
+        self, begin: int, end: int, home: Passing, through: Callable[[int, Passing], Normed]
+    ) -> Passing:
+        """Rows through layers begin..end-1, each on its device, and back to where they began."""
+        at, place = home, self.device
+        for first, last, device in stretches(self.layer_devices, begin, end):
+            if device != place:
+                at, place = self._handed(at, home, device, first, last), device
+            with on_device(device):
+                for index in range(first, last):
+                    x, (normed,) = through(index, at)
+                    at = at._replace(x=x, normed=normed)
+        return at if place == self.device else self._handed(at, home, self.device, end, end)
+
+    def _handed(
+        self, at: Passing, home: Passing, device: torch.device, first: int, last: int
+    ) -> Passing:
+        """The rows on `device`, with all that layers first..last-1 need there."""
+        if device == self.device:
+            x, normed = hand_over([at.x, at.normed], device)
+            return home._replace(x=x, normed=normed)
+        own = [] if home.ple is None else [home.ple[first:last]]
+        given = [at.x, at.normed, home.rows.slot, home.rows.start, *own]
+        x, normed, slot, start, *ple = hand_over(given, device)
+        rows = Rows(slot, start, home.rows.per)
+        return Passing(x, normed, ple[0] if ple else None, rows, first)
 
     def _rows(self, slot: int, start: int, per: int) -> Rows:
         def number(value: int) -> Tensor:
@@ -200,7 +255,3 @@ def _rows_of(table: Lookup, ids: Tensor, dtype: torch.dtype) -> Tensor:
     if only_builds():  # no kernel of ours has run, so drafts have no meaning
         ids = torch.zeros_like(ids)
     return table.look_up(ids, dtype)
-
-
-def _of_layer(ple: Tensor | None, index: int) -> Tensor | None:
-    return None if ple is None else ple[index]

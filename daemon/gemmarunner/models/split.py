@@ -82,14 +82,10 @@ class _PackedTo(_To):
     _take: PackedTake
 
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
-        found = self._take.matrix(name, shape)
-        assert isinstance(found, Tensor), "packed matrices run by kernels of one device"
-        return found.to(self._device)
+        return self._take.matrix(name, shape).to(self._device)
 
     def matrices(self, name: str, shape: tuple[int, int, int]) -> Iterator[Matrix]:
-        for found in self._take.matrices(name, shape):
-            assert isinstance(found, Tensor), "packed matrices run by kernels of one device"
-            yield found.to(self._device)
+        return (found.to(self._device) for found in self._take.matrices(name, shape))
 
     def table(self, name: str, shape: tuple[int, int]) -> Table:
         return self._take.table(name, shape)

@@ -26,6 +26,10 @@ class Stacked:
         """Rows and columns."""
         return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
 
+    def to(self, device: torch.device | str) -> "Stacked":
+        """The same on `device`."""
+        return Stacked(tuple(part.to(device) for part in self.parts))
+
     def dequantized(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """The weights [N, K] in `dtype`."""
         plain = [p.to(dtype) if isinstance(p, Tensor) else p.dequantized(dtype) for p in self.parts]

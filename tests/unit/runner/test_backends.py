@@ -168,6 +168,6 @@ def test_a_split_says_what_each_device_has(models: Path) -> None:
     assert [part.device for part in found.parts] == ["cpu:0", "cpu"]
     assert sum(part.kv_bytes for part in found.parts) == found.backend.kv_bytes
     assert all(0 < part.kv_bytes < found.backend.kv_bytes for part in found.parts)
-    assert any("layers on several devices" in note for note in found.notes)
+    assert any("layers on these devices" in note for note in found.notes)
     assert words(found, 2) == words(whole, 2)
     assert whole.parts == ()
