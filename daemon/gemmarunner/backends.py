@@ -81,7 +81,7 @@ def _all_fuse(devices: Sequence[str]) -> bool:
     """Whether the same fused kernels run on each of them."""
     if not all(can_fuse(device) for device in devices):
         return False
-    return len({torch.cuda.get_device_capability(device) for device in devices}) == 1
+    return len(devices) == 1 or len(set(map(torch.cuda.get_device_capability, devices))) == 1
 
 
 def build(load: Load, files: Files, place: Place, report: Report) -> Built:
@@ -235,7 +235,9 @@ class _Parts:
         self._split = load.split
         self._before = self._allocated()
 
-    def __call__(self, backend: "EagerBackend | CudaBackend", target_bytes: list[int]) -> tuple[SplitPart, ...]:
+    def __call__(
+        self, backend: "EagerBackend | CudaBackend", target_bytes: list[int]
+    ) -> tuple[SplitPart, ...]:
         found, begin = [], 0
         for (device, count), nbytes in zip(self._split, target_bytes, strict=True):
             found.append(SplitPart(device, nbytes, backend.kv_bytes_of(begin, begin + count)))

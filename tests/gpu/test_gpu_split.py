@@ -3,7 +3,7 @@
     python -m tests.gpu.test_gpu_split [SHAPE:BACKEND ...]
 
 prints a line of figures for each case and one that says whether all is well; shapes are nano (its
-own weights), e2b, 12b (random ones), ...; the backend is plain. Each case runs in a process of
+own weights), e2b, 12b (random ones), ...; backends plain and fused. Each case runs in a process of
 its own: what the runtime takes of each GPU is part of what is measured. `--devices cpu:0,cpu` runs
 nano:plain here, where two names stand for two devices.
 """
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
 ]
-CASES = ("nano:plain", "e2b:plain", "12b:plain")
+CASES = ("nano:plain", "nano:fused", "e2b:plain", "e2b:fused", "12b:plain", "12b:fused")
 DEVICES = ("cuda:0", "cuda:1")
 NUM_CTX, DEPTH, TOKENS = 4096, 4, 64
 PROMPT = [10 + (7 * n) % 4000 for n in range(300)]
@@ -42,7 +42,7 @@ class Case(NamedTuple):
     """What is built and compared."""
 
     shape: str
-    backend: str  # plain
+    backend: str  # plain | fused
     devices: tuple[str, str]
 
     @property
@@ -62,7 +62,8 @@ def split_of(case: Case) -> tuple[tuple[str, int], ...]:
 
 def backend_of(case: Case, split: tuple[tuple[str, int], ...]) -> Any:
     """A warm pair, on the last device but for the layers that `split` puts elsewhere."""
-    backend = plain(case, torch.device(case.devices[1]), split)
+    make = plain if case.backend == "plain" else fused
+    backend = make(case, torch.device(case.devices[1]), split)
     backend.warm(lambda *_: None)
     return backend
 
@@ -87,12 +88,35 @@ def plain(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) 
     return EagerBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8)
 
 
+def fused(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) -> Any:
+    """On fused kernels."""
+    from gemmarunner.cuda.backend import CudaBackend
+    from gemmarunner.cuda.drafter import CudaDrafter
+    from gemmarunner.cuda.loading import load_cuda_drafter, load_cuda_target
+    from gemmarunner.cuda.target import CudaTarget
+
+    if case.shape == "nano":
+        target = load_cuda_target(files("target"), str(device), case.dtype, split=split)
+        drafter = load_cuda_drafter(files("drafter"), target)
+    else:
+        made = shapes.synthetic_target(case.shape, device, case.dtype)
+        config = shapes.target_config(case.shape)
+        target = CudaTarget(config, made.take, device, case.dtype, split=split)
+        drafts = shapes.take(case.shape, device, case.dtype, 1)
+        drafter = CudaDrafter(shapes.drafter_config(case.shape), drafts, target)
+    return CudaBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8)
+
+
 def logits_of(backend: Any) -> Tensor:
     """After the prompt."""
     backend.truncate(0, 0)
     for start in range(0, len(PROMPT), backend.max_rows):
         backend.prefill(0, PROMPT[start : start + backend.max_rows])
-    return backend._pair.target.logits(backend._hidden[0]).float().cpu()
+    if hasattr(backend, "_pair"):
+        found = backend._pair.target.logits(backend._hidden[0])
+    else:
+        found = backend._finish(backend._tails.pop(0)).logits.clone()
+    return found.float().cpu()
 
 
 class Run(NamedTuple):
@@ -123,6 +147,8 @@ def answers(backend: Any, depth: int) -> Run:
 def run(case: Case) -> dict[str, Any]:
     """The figures of one case, in this process: split first, whose memory is measured."""
     before = [_used(device) for device in case.devices]
+    if case.devices[1].startswith("cuda"):
+        torch.cuda.set_device(case.devices[1])  # as a runner does
     split = split_of(case)
     backend = backend_of(case, split)
     logits = logits_of(backend)
