@@ -56,7 +56,7 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise WillNotFit(
             f"{' and '.join(places) or device} {'have' if places else 'has'} no room for {stored} "
-            f"bytes of weights and a context of {load.num_ctx} tokens: {error}",
+            f"bytes of weights and a context of {load.num_ctx} tokens.",
             fix="Stop another model, or load with a smaller num_ctx.",
         ) from error
     _compile_template(writer)

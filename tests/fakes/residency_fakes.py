@@ -12,8 +12,8 @@ from gemmad.api.errors import GemmaError, RunnerCrashed
 from gemmad.core import Manifest, ModelName
 from gemmad.memory.parts import Setting
 from gemmad.memory.readings import Machine
-from gemmad.residency.budgets import PLACES, Takes, Way
-from gemmad.residency.fits import Fit, of_files
+from gemmad.residency.budgets import PLACES, Way
+from gemmad.residency.fits import Fit, Rooms, of_files
 from gemmad.residency.resident import Resident, Waiter, Wanted
 from gemmad.residency.seen import EventKind, Priority
 from tests.fakes.store_scenes import manifest
@@ -208,13 +208,13 @@ def waiter(
 
 def sized(
     target: int = 100, drafter: int = 10, *, smaller: Sequence[int] = (), slots: int = 1
-) -> Callable[[Wanted, Machine, Sequence[Takes]], Iterator[Way]]:
+) -> Callable[[Wanted, Machine, Rooms], Iterator[Way]]:
     """Ways of a pair that takes so many bytes of the machine's best budget, or what is smaller.
 
     The first of `smaller` ways is without the drafter.
     """
 
-    def ways(want: Wanted, machine: Machine, _rooms: Sequence[Takes]) -> Iterator[Way]:
+    def ways(want: Wanted, machine: Machine, _rooms: Rooms) -> Iterator[Way]:
         budget = machine.budget_of(machine.devices[0].id)
         assert budget is not None
         has = want.manifest.drafter is not None and not want.without_drafter

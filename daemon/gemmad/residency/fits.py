@@ -34,6 +34,7 @@ _STEP = 1 << 28  # free memory is told in these, so that every reading need not 
 Weigh = Callable[[Wanted, Setting], Estimate]  # what a load takes, as computed or as it was seen
 # The same by layers; None: nobody knows its layers.
 WeighLayers = Callable[[Wanted, Setting, tuple[str, ...]], SplitBytes | None]
+Rooms = Callable[[], Sequence[Takes]]  # see `dealing.levels`; asked for when layers are split
 Where = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -92,12 +93,9 @@ def ways(
     machine: Machine,
     allowed: Allowed,
     scales: Scales,
-    rooms: Sequence[Takes] = (),
+    rooms: Rooms = tuple,
 ) -> Iterator[Way]:
-    """Every way, sorted by tier and rank; nothing is computed before it is asked for.
-
-    `rooms`: see `dealing.levels`; for each, layers are dealt anew.
-    """
+    """Every way, sorted by tier and rank; nothing is computed before it is asked for."""
     for tier, found in enumerate(_tiers(wanted, machine, allowed)):
         for rank, given in enumerate(_given_up(wanted, allowed.slots)):
             for fit in _fits(wanted, machine, found, allowed, given, scales, rooms):
@@ -197,7 +195,7 @@ def _fits(
     allowed: Allowed,
     given: _Given,
     scales: Scales,
-    rooms: Sequence[Takes],
+    rooms: Rooms,
 ) -> Iterator[Fit]:
     """One way on each of the tier's devices, or several of splitting layers over them."""
     for device in tier.devices[: 1 if tier.splits else None]:
@@ -254,7 +252,7 @@ def _splits(
     devices: Sequence[Device],
     setting: Setting,
     scales: Scales,
-    rooms: Sequence[Takes],
+    rooms: Rooms,
     allowed: Allowed,
 ) -> Iterator[Fit]:
     """A way for every room that there is or may come: layers dealt by it, each deal once.
@@ -262,9 +260,9 @@ def _splits(
     Where there will be no room, the way that lacks little: whoever is refused learns how much.
     """
     ids = tuple(device.id for device in devices)
-    if not rooms or (found := scales.layers(wanted, setting, ids)) is None:
+    levels = [{id: room.get(id, 0) for id in ids} for room in rooms()]
+    if not levels or (found := scales.layers(wanted, setting, ids)) is None:
         return
-    levels = [{id: room.get(id, 0) for id in ids} for room in rooms]
     deals = [deal(found, level) for level in levels]
     if not any(deals):
         deals = [nearest(found, levels[-1])]

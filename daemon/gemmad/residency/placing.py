@@ -5,19 +5,20 @@ waits for. After a load that ran out of memory everything idle leaves, and it is
 without its drafter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 
 from gemmad.api.errors import GemmaError, LoadFailed, WillNotFit
 from gemmad.core import ModelName
 from gemmad.memory.readings import Machine
 from gemmad.residency.breaker import CrashBreaker
-from gemmad.residency.budgets import PLACES, Situation, Takes, Way
+from gemmad.residency.budgets import PLACES, Situation, Way
 from gemmad.residency.dealing import levels
 from gemmad.residency.drafters import SetAside
 from gemmad.residency.effects import Effects
-from gemmad.residency.fits import Fit
+from gemmad.residency.fits import Fit, Rooms
 from gemmad.residency.planner import Plan, Shortage, plan, relief
 from gemmad.residency.queue import WaitingQueue
 from gemmad.residency.reloads import Reloads
@@ -34,10 +35,10 @@ class WaysOf:
 
     def __init__(
         self,
-        ways: Callable[[Wanted, Machine, Sequence[Takes]], Iterable[Way]],
+        ways: Callable[[Wanted, Machine, Rooms], Iterable[Way]],
         unusable: Callable[[Machine], str] = lambda _: "",
     ) -> None:
-        self.ways = ways  # the last argument: `dealing.levels`
+        self.ways = ways
         self.unusable = unusable  # why there is no device at all; empty: there is one
 
 
@@ -108,7 +109,7 @@ class Placer:
 
     def _one(self, waiter: Waiter, machine: Machine, situation: Situation, now: float) -> Situation:
         wanted = self._wanted(waiter.wanted)
-        found = plan(situation, self._ways.ways(wanted, machine, levels(situation)))
+        found = plan(situation, self._ways.ways(wanted, machine, partial(levels, situation)))
         if found.way is None:
             self._refuse_alike(waiter, _will_not_fit(wanted, found.shortage))
         elif found.steps or found.waits:

@@ -40,7 +40,7 @@ ROOM = dict.fromkeys(GPUS, TOTAL - RESERVE)
 
 def found(want, *, rooms=(ROOM,), gpus=(TOTAL, TOTAL), **allowed):
     """Every way on a machine with two GPUs."""
-    return list(ways(want, machine_of(GIB, *gpus), Allowed(**allowed), SCALES, rooms))
+    return list(ways(want, machine_of(GIB, *gpus), Allowed(**allowed), SCALES, lambda: rooms))
 
 
 def loaded(world: TwoGpus, name: str):
@@ -225,7 +225,9 @@ def test_what_a_device_really_took_is_remembered(tmp_path):
     rooms = (dict.fromkeys(GPUS, 20 * GIB),)
     fit = next(
         way.choice
-        for way in ways(want, machine_of(64 * GIB, 20 * GIB, 20 * GIB), Allowed(), scales, rooms)
+        for way in ways(
+            want, machine_of(64 * GIB, 20 * GIB, 20 * GIB), Allowed(), scales, lambda: rooms
+        )
         if way.choice.split
     )
     more = {id: fit.shares[id].total + (100 << 20) for id in GPUS}
