@@ -263,8 +263,10 @@ def _splits(
     levels = [{id: room.get(id, 0) for id in ids} for room in rooms()]
     if not levels or (found := scales.layers(wanted, setting, ids)) is None:
         return
-    deals = [deal(found, level) for level in levels]
-    if not any(deals):
+    deals = [deal(found, levels[-1])]  # by the most room: where that is too little, all is
+    if deals[0]:
+        deals = [*(deal(found, level) for level in levels[:-1]), *deals]
+    else:
         deals = [nearest(found, levels[-1])]
     took = scales.whole(wanted, setting)
     for dealt in dict.fromkeys(one for one in deals if one and len(one.devices) > 1):
