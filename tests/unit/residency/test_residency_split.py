@@ -1,5 +1,6 @@
 """Pairs over two GPUs: when layers are split, who makes room on either, and what is told of it."""
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from gemmad.residency.fits import Allowed, Scales, ways
 from gemmad.residency.resident import Drafter
 from gemmad.residency.showing import Tally, snapshot
 from gemmad.residency.weighing import Weigher
-from gemmad.wire import DeviceTaken, Measured, PairFiles
+from gemmad.wire import DeviceTaken, Measured, PairFiles, Placed
 from tests.bench.estimate import pair_shape
 from tests.fakes.machines import machine_of
 from tests.fakes.residency_fakes import wanted
@@ -134,6 +135,29 @@ def test_a_pair_too_large_for_one_gpu_is_loaded_on_two():
     ]  # fmt: skip
     assert all(b.ours.target > 0 for b in seen.budgets if b.id in GPUS)
     assert [b.ours.drafter > 0 for b in seen.budgets if b.id in GPUS] == [False, True]
+
+
+def test_a_loaded_split_pair_shows_what_its_runner_says():
+    """Bytes by device of target and keys; what a device has beyond them is other."""
+    world = TwoGpus()
+    resident = loaded(world, "big")
+    placement = tuple(
+        Placed(what, device, nbytes)
+        for device, target, kv in (("cuda:0", 500, 40), ("cuda:1", 700, 30))
+        for what, nbytes in (("target", target), ("kv", kv))
+    )
+    runner = resident.runner
+    runner.loaded = msgspec.structs.replace(runner.loaded, placement=placement)
+    seen = snapshot(world.scheduler, world.rules, Tally().totals, world.now, 0.0)
+    ours = {budget.id: budget.ours for budget in seen.budgets}
+
+    assert seen.residents[0].target.device == "cuda:0+cuda:1"
+    assert [(part.nbytes, part.kv_bytes) for part in seen.residents[0].target.layers] == [
+        (500, 40), (700, 30)
+    ]  # fmt: skip
+    assert (ours["cuda:0"].target, ours["cuda:0"].kv, ours["cuda:0"].drafter) == (500, 40, 0)
+    assert ours["cuda:0"].total == world.held[resident]["cuda:0"]
+    assert ours["cuda:1"].drafter == DRAFTER
 
 
 def test_a_small_pair_is_never_split():
