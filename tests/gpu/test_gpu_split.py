@@ -91,20 +91,39 @@ def plain(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) 
 def fused(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) -> Any:
     """On fused kernels."""
     from gemmarunner.cuda.backend import CudaBackend
-    from gemmarunner.cuda.drafter import CudaDrafter
-    from gemmarunner.cuda.loading import load_cuda_drafter, load_cuda_target
+    from gemmarunner.cuda.loading import load_cuda_target
     from gemmarunner.cuda.target import CudaTarget
 
     if case.shape == "nano":
         target = load_cuda_target(files("target"), str(device), case.dtype, split=split)
-        drafter = load_cuda_drafter(files("drafter"), target)
     else:
         made = shapes.synthetic_target(case.shape, device, case.dtype)
         config = shapes.target_config(case.shape)
         target = CudaTarget(config, made.take, device, case.dtype, split=split)
-        drafts = shapes.take(case.shape, device, case.dtype, 1)
-        drafter = CudaDrafter(shapes.drafter_config(case.shape), drafts, target)
-    return CudaBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8)
+    return CudaBackend(target, drafter_of(case, target), num_ctx=NUM_CTX, max_depth=8)
+
+
+def drafter_of(case: Case, target: Any) -> Any:
+    """A drafter on fused kernels."""
+    from gemmarunner.cuda.drafter import CudaDrafter
+    from gemmarunner.cuda.loading import load_cuda_drafter
+
+    if case.shape == "nano":
+        return load_cuda_drafter(files("drafter"), target)
+    drafts = shapes.take(case.shape, target.device, case.dtype, 1)
+    return CudaDrafter(shapes.drafter_config(case.shape), drafts, target)
+
+
+def reattached(case: Case, backend: Any) -> dict[str, Any]:
+    """What a fused pair says without its drafter, and once that is back."""
+    if case.backend != "fused":
+        return {}
+    freed = backend.detach()
+    without = answers(backend, DEPTH)
+    for _ in backend.attach(drafter_of(case, backend._target)):
+        pass
+    back = answers(backend, DEPTH)
+    return {"detach_mib": freed // _MIB, "without": without.words, "back": back.words}
 
 
 def logits_of(backend: Any) -> Tensor:
@@ -154,6 +173,7 @@ def run(case: Case) -> dict[str, Any]:
     logits = logits_of(backend)
     told = {depth: answers(backend, depth) for depth in (0, DEPTH)}
     took = [_used(device) - was for device, was in zip(case.devices, before, strict=True)]
+    moved = reattached(case, backend)
     backend.close()
     del backend
     gc.collect()
@@ -171,9 +191,13 @@ def run(case: Case) -> dict[str, Any]:
         "same_words": told[0].words == alone[0].words,
         "same_words_drafted": told[DEPTH].words == alone[DEPTH].words,
         "greedy_drafted_as_plain": told[DEPTH].words["greedy"] == told[0].words["greedy"],
+        "same_words_reattached": all(
+            moved.pop(name, told[DEPTH].words) == told[DEPTH].words for name in ("without", "back")
+        ),
         "ms_split": {depth: one.ms for depth, one in told.items()},
         "ms_one_gpu": {depth: one.ms for depth, one in alone.items()},
         "took_mib": [nbytes // _MIB for nbytes in took],
+        **moved,
     }
     return figures | (_estimated(case, split, took) if all(took) else {})
 
@@ -226,7 +250,8 @@ def wrong(found: dict[str, Any]) -> list[str]:
     told = []
     if found["logits_apart"] > 0.02 * found["logits_range"]:
         told.append("logits differ")
-    told += [name for name in ("same_words", "same_words_drafted") if not found[name]]
+    names = ("same_words", "same_words_drafted", "same_words_reattached")
+    told += [name for name in names if not found[name]]
     if not all(0.9 <= ratio <= 1.35 for ratio in found.get("ratios", ())):
         told.append("an estimate is far off")
     return told

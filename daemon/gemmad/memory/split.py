@@ -63,10 +63,11 @@ def split_bytes(pair: PairShape, setting: Setting, devices: Iterable[str]) -> Sp
     parts, layers = runs_by.parts(pair, setting), runs_by.layers_bytes(pair, setting)
     runtime = RUNTIMES[setting.kind].device_bytes
     movable = target.first_read_elsewhere
-    passing = _passing_bytes(target, layers[:movable])
+    joining = _joining_bytes(target)
+    passing = 2 * joining + min(fused.AHEAD_BYTES, sum(own.weights for own in layers[:movable]))
     beside = Beside(
         last=runtime + max(parts.workspace, passing) + parts.graphs,
-        before=runtime + runs_by.segment_bytes(pair, setting),
+        before=runtime + runs_by.segment_bytes(pair, setting) + joining,
     )
     return SplitBytes(
         layers=layers,
@@ -92,8 +93,10 @@ def shares(found: SplitBytes, dealt: Deal) -> dict[str, Share]:
     return {last: told.pop(last), **told}
 
 
-def _passing_bytes(target: HalfShape, moved: tuple[LayerBytes, ...]) -> int:
-    """What a load holds on the last device of layers on their way to others."""
-    ahead = min(fused.AHEAD_BYTES, sum(layer.weights for layer in moved))
+def _joining_bytes(target: HalfShape) -> int:
+    """The parts of the largest matrix before they are one, which the allocator keeps.
+
+    The last device has them twice, and what was read ahead: all layers come by way of it.
+    """
     largest = max((m.elements // m.copies for own in target.by_layer for m in own), default=0)
-    return ahead + 2 * largest * fused.ITEM
+    return largest * fused.ITEM
