@@ -3,9 +3,10 @@
     python -m tests.gpu.test_gpu_split [SHAPE:BACKEND ...]
 
 prints a line of figures for each case and one that says whether all is well; shapes are nano (its
-own weights), e2b, 12b (random ones), ...; backends plain and fused. Each case runs in a process of
-its own: what the runtime takes of each GPU is part of what is measured. `--devices cpu:0,cpu` runs
-nano:plain here, where two names stand for two devices.
+own weights), e2b, 12b (random ones), ...; backends plain, fused, and files: what a runner builds of
+files on the disk. Each case runs in a process of its own: what the runtime takes of each GPU is
+part of what is measured. `--devices cpu:0,cpu` runs nano:plain here, where two names stand for two
+devices.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import gc
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,6 +27,7 @@ from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest, Tokens
 from gemmarunner.engine.request import Sampling
 from tests.bench import shapes
+from tests.bench.estimate import _WRITE
 from tests.bench.skills import files
 
 pytestmark = [
@@ -42,7 +46,7 @@ class Case(NamedTuple):
     """What is built and compared."""
 
     shape: str
-    backend: str  # plain | fused
+    backend: str  # plain | fused | files
     devices: tuple[str, str]
 
     @property
@@ -62,10 +66,8 @@ def split_of(case: Case) -> tuple[tuple[str, int], ...]:
 
 def backend_of(case: Case, split: tuple[tuple[str, int], ...]) -> Any:
     """A warm pair, on the last device but for the layers that `split` puts elsewhere."""
-    make = plain if case.backend == "plain" else fused
-    backend = make(case, torch.device(case.devices[1]), split)
-    backend.warm(lambda *_: None)
-    return backend
+    make = {"plain": plain, "fused": fused, "files": loaded}[case.backend]
+    return make(case, torch.device(case.devices[1]), split)
 
 
 def plain(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) -> Any:
@@ -85,7 +87,7 @@ def plain(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) 
         drafts = shapes.take(case.shape, device, case.dtype, 1)
         drafter = Drafter(shapes.drafter_config(case.shape), drafts, device, case.dtype)
     drafter.bind(target)
-    return EagerBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8)
+    return _warm(EagerBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8))
 
 
 def fused(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) -> Any:
@@ -100,7 +102,40 @@ def fused(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) 
         made = shapes.synthetic_target(case.shape, device, case.dtype)
         config = shapes.target_config(case.shape)
         target = CudaTarget(config, made.take, device, case.dtype, split=split)
-    return CudaBackend(target, drafter_of(case, target), num_ctx=NUM_CTX, max_depth=8)
+    drafter = drafter_of(case, target)
+    return _warm(CudaBackend(target, drafter, num_ctx=NUM_CTX, max_depth=8))
+
+
+def loaded(case: Case, device: torch.device, split: tuple[tuple[str, int], ...]) -> Any:
+    """As a runner does it, read ahead by way of the last device; it says what is where."""
+    from gemmad.wire import Load, PairFiles
+    from gemmarunner.backends import Place, build
+
+    with tempfile.TemporaryDirectory() as place:
+        halves = _halves(case.shape, Path(place))
+        target, drafter = ({name: str(path) for name, path in half.items()} for half in halves)
+        files = PairFiles(target=target, drafter=drafter)
+        load = Load(files=files, num_ctx=NUM_CTX, split=split)
+        built = build(load, halves[0], Place(str(device), case.dtype), lambda *_: None)
+    parts = [
+        [part.device, part.target_bytes // _MIB, part.kv_bytes // _MIB] for part in built.parts
+    ]
+    print(json.dumps({"parts_mib": parts, "notes": built.notes}), file=sys.stderr)
+    return built.backend
+
+
+def _halves(shape: str, place: Path) -> list[dict[str, Path]]:
+    """Files of target and drafter."""
+    if shape == "nano":
+        return [files("target"), files("drafter")]
+    # in a process of its own: writing them uses the GPU
+    subprocess.run([sys.executable, "-c", _WRITE, shape, str(place)], check=True)
+    return [{f.name: f for f in (place / half).iterdir()} for half in ("target", "drafter")]
+
+
+def _warm(backend: Any) -> Any:
+    backend.warm(lambda *_: None)
+    return backend
 
 
 def drafter_of(case: Case, target: Any) -> Any:
@@ -211,9 +246,9 @@ def _estimated(
     from gemmad.memory.split import Deal, shares, split_bytes
     from tests.bench.estimate import pair_shape
 
-    if case.shape != "nano":
+    if case.shape != "nano" and case.backend != "files":
         fused_bytes.AHEAD_BYTES = 0  # nothing is read ahead of random weights
-    setting = Setting(NUM_CTX, max_depth=8, fused=case.backend == "fused")
+    setting = Setting(NUM_CTX, max_depth=8, fused=case.backend != "plain")
     found = split_bytes(pair_shape(case.shape), setting, case.devices)
     told = shares(found, Deal(*zip(*split, strict=True)))
     expected = [told[device].total for device in case.devices]
