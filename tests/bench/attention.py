@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gemmarunner.kernels import attention, heads, prompt_attention
-from gemmarunner.kernels.rows import Rows
+from gemmarunner.kernels.rows import Rows, chunk_of
 
 DTYPE = torch.bfloat16
 CAPACITY = 131_072
@@ -143,7 +143,7 @@ def check_prompt(layer: Layer) -> str:
     for count, start in ((300, 0), (129, 1), (257, 2000), (1000, 1500)):
         new = torch.randn(2, layer.kv_heads, count, layer.head_dim, device=GPU).to(DTYPE)
         q = layer.queries(count)
-        args = (new, cache, 1, start, layer.window)
+        args = (new, cache, chunk_of(1, start, count, GPU), layer.window)
         expected = prompt_attention.attend_prompt_slow(q, *args)
         worst = max(worst, error(prompt_attention.attend_prompt(q, *args), expected))
     assert worst < 1e-2, (layer, worst)
@@ -226,7 +226,7 @@ def time_prompt(
     count = 2048
     new = torch.randn(2, layer.kv_heads, count, layer.head_dim, device=GPU).to(DTYPE)
     q = layer.queries(count)
-    args = (q, new, cache, 0, start, layer.window)
+    args = (q, new, cache, chunk_of(0, start, count, GPU), layer.window)
     took = microseconds([lambda: prompt_attention.attend_tiles(*args, how)] * 4)
     pairs = sum(layer.seen(start + i + 1) for i in range(count))
     rate = 4 * layer.head_dim * layer.heads * pairs / took * 1e-6

@@ -78,7 +78,7 @@ def test_step_and_prompt_equal_the_plain_decoder() -> None:
     by = sampler(backend, GREEDY)
     with torch.inference_mode():
         expected = plain.logits(plain.forward(torch.tensor(tokens, device="cuda"), cache))
-    for chunks in ([600], [100, 400, 100], [500, *[1] * 100]):
+    for chunks in ([600], [100, 400, 100], [5, 33, 62, 500], [500, *[1] * 100]):
         backend.truncate(0, 0)
         begin = 0
         for count in chunks:

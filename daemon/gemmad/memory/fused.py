@@ -9,7 +9,13 @@ The device holds at the end of a load and in use:
 `item` is 2 everywhere: these kernels run in 16 bits.
 """
 
-from gemmad.memory.kv import CHUNK_FUSED, fused_rings, kv_bytes, layer_kv_bytes
+from gemmad.memory.kv import (
+    CHUNK_FUSED,
+    CHUNKS_CAPTURED,
+    fused_rings,
+    kv_bytes,
+    layer_kv_bytes,
+)
 from gemmad.memory.packed import KERNELS, planes_bytes, tiled_bytes
 from gemmad.memory.parts import ITEM_BYTES, LayerBytes, Parts, Setting, kept_as, with_head
 from gemmad.memory.runtime import RUNTIMES
@@ -41,7 +47,7 @@ def parts(pair: PairShape, setting: Setting) -> Parts:
     rows = round_rows(setting.slots, depth)
     working = round_bytes(target, drafter, rows, rings[0], depth)
     pool = max(
-        kv + prompt_bytes(target, setting, rings),
+        kv + prompt_bytes(target, setting, CHUNK_FUSED),
         kv + working,
         loading_bytes(target, setting) - drafts,  # the drafter is loaded into what that leaves
     )
@@ -78,7 +84,7 @@ def segment_bytes(pair: PairShape, setting: Setting) -> int:
     rings = fused_rings(target, setting.num_ctx, depth)
     working = round_bytes(target, None, round_rows(setting.slots, depth), rings[0], depth)
     loading = loading_bytes(target, setting) if setting.quantize else 0
-    pool = max(prompt_bytes(target, setting, rings), working, loading)
+    pool = max(prompt_bytes(target, setting, CHUNK_FUSED), working, loading)
     return pool + 2 * working + graph_bytes(PairShape(target), setting, depth)
 
 
@@ -153,9 +159,9 @@ def _is_plain(target: HalfShape) -> bool:
     return all(matrix.kind in ITEM_BYTES for matrix in target.of("ple_table"))
 
 
-def prompt_bytes(target: HalfShape, setting: Setting, rings: tuple[int, int]) -> int:
-    """The most that reading one chunk of a prompt holds beside weights and K/V."""
-    rows = min(CHUNK_FUSED, setting.num_ctx)
+def prompt_bytes(target: HalfShape, setting: Setting, most: int) -> int:
+    """The most that reading a chunk of `most` rows of a prompt holds beside weights and K/V."""
+    rows = min(most, setting.num_ctx)
     stream = rows * target.hidden * (4 + 4 + ITEM)  # before and after a sum, and normed
     ple = rows * target.ple_dim * len(target.layers) * ITEM
     whole = target.layers[: max(1, target.first_shared - 1)]  # later ones see the last row only
@@ -240,16 +246,26 @@ def piece_count(ring: int) -> int:
 
 
 def graph_bytes(pair: PairShape, setting: Setting, depth: int) -> int:
-    """Of all captured rounds: what each leaves to read, and what the driver keeps of it."""
+    """Of all captured rounds and chunks: what each leaves, and what the driver keeps of it."""
     runtime = RUNTIMES[setting.kind]
     layers = len(pair.target.layers)
     steps = 0 if pair.drafter is None else len(pair.drafter.layers) + 2
-    total = 0
+    sizes = captured_chunks(pair.target, setting)
+    total = prompt_bytes(pair.target, setting, max(sizes)) if sizes else 0
+    total += len(sizes) * (runtime.graph_bytes + runtime.layer_bytes * layers)
     for batch in batches(setting.slots):
         for drafts in range(deepest(batch, depth) + 1):
             total += batch * (drafts + 1) * pair.target.hidden * ITEM
             total += runtime.graph_bytes + runtime.layer_bytes * (layers + drafts * steps)
     return total
+
+
+def captured_chunks(target: HalfShape, setting: Setting) -> list[int]:
+    """Rows of the prompts' chunks that are graphs: few, where matrices are packed or routed."""
+    kept = {kept_as(m, setting.quantize) for m in target.of("qkv", "output", "gate_up", "down")}
+    plain = target.routed is None and not kept & set(KERNELS)
+    most = min(setting.num_ctx, CHUNKS_CAPTURED[-1] if plain else MAX_TILE)
+    return [rows for rows in CHUNKS_CAPTURED if rows <= most]
 
 
 def loading_bytes(target: HalfShape, setting: Setting) -> int:

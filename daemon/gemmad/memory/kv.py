@@ -13,6 +13,7 @@ from gemmad.memory.shapes import HalfShape, LayerShape
 ALIGNED = 64
 SPARE = 64  # positions that the fused runner's rings have beyond the window
 CHUNK_FUSED = 2048  # rows of a prompt's chunk, at most
+CHUNKS_CAPTURED = (32, 64, 128, 256, 512)  # rows of those that are graphs
 CHUNK_PLAIN = 256
 
 

@@ -11,6 +11,7 @@ from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.flight import CudaPending
 from gemmarunner.cuda.graphs import RoundGraphs, Shape
 from gemmarunner.cuda.inputs import Ask, Inputs
+from gemmarunner.cuda.prompts import PromptGraphs
 from gemmarunner.cuda.round import CudaRound
 from gemmarunner.cuda.slots import Slots, SlotSnapshot, buckets
 from gemmarunner.cuda.tail import TailGraph
@@ -60,6 +61,7 @@ class CudaBackend:
         )
         self._inputs = Inputs(slots, target.device)
         self._round = CudaRound(target, drafter, self._slots, self._shares(synthetic))
+        self._prompts = PromptGraphs(target, self._slots, min(max_rows, num_ctx))
         self._finish = TailGraph(target, self._slots)
         self._tails: dict[int, Tail] = {}  # by slot: the last prefilled row, halfway
         sizes = buckets(slots)
@@ -104,10 +106,7 @@ class CudaBackend:
     def prefill(self, slot: int, tokens: Sequence[int]) -> None:
         """Reads one chunk of a text, at most `max_rows` tokens, at `length(slot)` on."""
         assert 0 < len(tokens) <= self.max_rows
-        ids = torch.tensor(tokens, dtype=torch.int64)
-        if self.device.type == "cuda":
-            ids = ids.pin_memory().to(self.device, non_blocking=True)
-        self._tails[slot] = self._target.prompt(ids, self._slots, slot)
+        self._tails[slot] = self._prompts(slot, tokens)
 
     @torch.inference_mode()
     def first(self, slot: int, tokens: list[int], sampler: Sampler) -> int:
@@ -217,6 +216,7 @@ class CudaBackend:
             self._slots.truncate(0, 0)
             self.prefill(0, [0])
             self._finish.capture(self._tails.pop(0))
+            self._prompts.capture()
             sampler.choose(torch.zeros(1, self.vocab_size, device=self.device), None, 1)
         self._graphs.warm(report)
         self._slots.clear()
@@ -228,8 +228,10 @@ class CudaBackend:
         """Frees models, graphs, keys and values."""
         self._graphs.clear()
         self._finish.clear()
+        self._prompts.clear()
         self._tails.clear()
         del self._target, self._slots, self._graphs, self._finish, self._in_flight, self._round
+        del self._prompts
 
     def _read_garbage(self, count: int) -> None:
         """A prompt of `count` tokens up to its logits, which nobody sees."""

@@ -80,6 +80,12 @@ class Layer:
         self._moe = _Routed(plan.moe, hidden, take, pack) if plan.moe else None
         self._ple = _PerLayerInput(hidden, plan.ple_dim, take, pack) if plan.ple_dim else None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but matrices that are not packed."""
+        matrices = (self._project, self._output, self._gate_up, self._down)
+        return self._moe is None and all(isinstance(matrix, Tensor) for matrix in matrices)
+
     def queries(self, normed: Tensor, rows: Rows, cache: Tensor | None) -> Tensor:
         """Rotated queries [R, heads, head_dim]; keys and values go into `cache`, if it is owned."""
         plan, parts = self._plan, matmul(normed, self._project)

@@ -18,7 +18,7 @@ from gemmarunner.kernels.launch import only_builds
 from gemmarunner.kernels.linear import head, matmul
 from gemmarunner.kernels.norm import Normed, norm
 from gemmarunner.kernels.prompt_attention import attend_prompt, store_prompt
-from gemmarunner.kernels.rows import Rows
+from gemmarunner.kernels.rows import Chunk, Rows
 from gemmarunner.models.config import TargetConfig
 from gemmarunner.models.split import Split, layer_devices, stretches, taking_to
 from gemmarunner.models.weights import Lookup, Take, take_head, take_matrix, take_table
@@ -42,6 +42,7 @@ class Passing(NamedTuple):
     ple: Tensor | None  # [layers from `first` on, R, ple_dim] T
     rows: Rows
     first: int = 0
+    length: Tensor | None = None  # of a prompt's chunk
 
     def own_ple(self, index: int) -> Tensor | None:
         """A layer's own embeddings [R, ple_dim] T."""
@@ -107,6 +108,11 @@ class CudaTarget:
         with on_device(device):
             return Layer(plan, taking_to(own, device), pack)
 
+    @property
+    def multiplies_plainly(self) -> bool:
+        """Whether many rows too are multiplied by matrices as they are: none packed, no experts."""
+        return all(layer.is_plain for layer in self._layers)
+
     @torch.inference_mode()
     def step(self, ids: Tensor, rows: Rows, slots: Slots) -> Tensor:
         """Final hidden rows [R, hidden] T of tokens `ids` [R] int64; their K/V are in `slots`.
@@ -118,32 +124,34 @@ class CudaTarget:
         return self._run(0, Passing(x, normed, ple, rows), slots)
 
     @torch.inference_mode()
-    def prompt(self, ids: Tensor, slots: Slots, slot: int) -> Tail:
-        """Reads `ids` [N] int64 into `slot` from its length on; `finish` gives the last row.
+    def read(self, ids: Tensor, chunk: Chunk, slots: Slots) -> Tail:
+        """Reads `ids` [N] int64 of a prompt, N with its padding; `finish` gives the last row.
 
-        Rows but the last stop once the last layer with keys of its own has them.
+        Rows but the last stop once the last layer with keys of its own has them. Up to `MAX_TILE`
+        rows, and beyond where there are no experts, nothing here waits for the device or depends on
+        what the tensors hold.
         """
-        start, count = slots.length(slot), ids.shape[0]
-        slots.write_ahead(slot, count)
-        rows = self._rows(slot, start, count)
         x, ple = self._embed(ids)
         normed = norm(x, self._norms[0], self.config.eps, self.dtype)
         last = self.config.first_shared - 1
 
         def through(index: int, at: Passing) -> Normed:
             layer, cache = self._layers[index], slots.cache(index)
+            assert at.length is not None
+            here = Chunk(at.rows, at.length)
             q, new = layer.heads(at.normed, at.rows)
-            attended = attend_prompt(q, new, cache, slot, start, self._window(index))
-            store_prompt(new, cache, slot, start)
+            attended = attend_prompt(q, new, cache, here, self._window(index))
+            store_prompt(new, cache, here)
             return layer.finish(at.x, attended, at.own_ple(index), self._norms[index + 1])
 
-        x, normed, *_ = self._through(0, last, Passing(x, normed, ple, rows), through)
-        _, new = self._layers[last].heads(normed, rows)
-        store_prompt(new, slots.cache(last), slot, start)
-        slots.advance(slot, count)
-        ple = None if ple is None else ple[:, -1:].contiguous()
-        one = self._rows(slot, start + count - 1, 1)
-        return Tail(x[-1:].contiguous(), normed[-1:].contiguous(), ple, last, one)
+        begin = Passing(x, normed, ple, chunk.rows, length=chunk.length)
+        x, normed, *_ = self._through(0, last, begin, through)
+        _, new = self._layers[last].heads(normed, chunk.rows)
+        store_prompt(new, slots.cache(last), chunk)
+        final = (chunk.length - 1).long()
+        ple = None if ple is None else ple.index_select(1, final)
+        one = Rows(chunk.rows.slot, chunk.rows.start + chunk.length - 1, 1)
+        return Tail(x.index_select(0, final), normed.index_select(0, final), ple, last, one)
 
     @torch.inference_mode()
     def finish(self, tail: Tail, slots: Slots) -> Tensor:
@@ -201,17 +209,13 @@ class CudaTarget:
         if device == self.device:
             x, normed = hand_over([at.x, at.normed], device)
             return home._replace(x=x, normed=normed)
-        own = [] if home.ple is None else [home.ple[first:last]]
-        given = [at.x, at.normed, home.rows.slot, home.rows.start, *own]
-        x, normed, slot, start, *ple = hand_over(given, device)
+        ple = None if home.ple is None else home.ple[first:last]
+        optional = [tensor for tensor in (ple, home.length) if tensor is not None]
+        given = [at.x, at.normed, home.rows.slot, home.rows.start, *optional]
+        x, normed, slot, start, *others = hand_over(given, device)
+        length = None if home.length is None else others.pop()
         rows = Rows(slot, start, home.rows.per)
-        return Passing(x, normed, ple[0] if ple else None, rows, first)
-
-    def _rows(self, slot: int, start: int, per: int) -> Rows:
-        def number(value: int) -> Tensor:
-            return torch.full((1,), value, dtype=torch.int32, device=self.device)
-
-        return Rows(number(slot), number(start), per)
+        return Passing(x, normed, others.pop() if others else None, rows, first, length)
 
     def _window(self, index: int) -> int | None:
         return self.config.window if self.config.layers[index].kind == "sliding" else None

@@ -6,19 +6,22 @@ import torch
 from torch import Tensor
 
 from gemmarunner.kernels.launch import launch, on_gpu
+from gemmarunner.kernels.rows import Chunk
+
+_STORED_ROWS = 8  # by one program
 
 
 def attend_prompt(
-    q: Tensor, new: Tensor, cache: Tensor, slot: int, start: int, window: int | None
+    q: Tensor, new: Tensor, cache: Tensor, chunk: Chunk, window: int | None
 ) -> Tensor:
-    """Attention outputs [N, Hq * D] of queries [N, Hq, D] at positions start..start+N-1.
+    """Attention outputs [N, Hq * D] of queries [N, Hq, D] at successive positions; 0 of padding.
 
     Keys of earlier positions are read from `cache` [slots, 2, Hkv, ring, D], before the chunk's own
     `new` [2, Hkv, N, D] are stored over them. Causal; with a window, row p sees j > p - window.
     """
     if not on_gpu(q):
-        return attend_prompt_slow(q, new, cache, slot, start, window)
-    return attend_tiles(q, new, cache, slot, start, window)
+        return attend_prompt_slow(q, new, cache, chunk, window)
+    return attend_tiles(q, new, cache, chunk, window)
 
 
 class Tiling(NamedTuple):
@@ -45,8 +48,7 @@ def attend_tiles(
     q: Tensor,
     new: Tensor,
     cache: Tensor,
-    slot: int,
-    start: int,
+    chunk: Chunk,
     window: int | None,
     tiling: Tiling | None = None,
 ) -> Tensor:
@@ -64,13 +66,14 @@ def attend_tiles(
         (-(-count // how.block_m), heads, width // min(how.block_o, width)),
         q,
         new,
-        cache[slot],
+        cache,
         out,
+        *chunk.rows[:2],
+        chunk.length,
         count,
-        start,
         cache.shape[3],
         *new.stride()[:2],
-        *cache.stride()[1:3],
+        *cache.stride()[:3],
         GROUP=heads // cache.shape[2],
         D=width,
         WINDOW=window or 0,
@@ -83,18 +86,53 @@ def attend_tiles(
     return out
 
 
-def store_prompt(new: Tensor, cache: Tensor, slot: int, start: int) -> None:
+def store_prompt(new: Tensor, cache: Tensor, chunk: Chunk) -> None:
     """The last positions of `new` [2, Hkv, N, D], as many as the ring holds, are in the cache."""
-    ring, end = cache.shape[3], start + new.shape[2]
+    if on_gpu(new):
+        store_by_kernel(new, cache, chunk)
+    else:
+        store_prompt_slow(new, cache, chunk)
+
+
+def store_by_kernel(new: Tensor, cache: Tensor, chunk: Chunk) -> None:
+    """`store_prompt` by the Triton kernel."""
+    from gemmarunner.kernels.prompt_attention_triton import store_kernel
+
+    assert new.is_contiguous()
+    assert cache.stride()[3:] == (new.shape[3], 1)
+    launch(
+        store_kernel,
+        (-(-new.shape[2] // _STORED_ROWS), 2 * new.shape[1]),
+        new,
+        cache,
+        *chunk.rows[:2],
+        chunk.length,
+        new.shape[2],
+        cache.shape[3],
+        *cache.stride()[:3],
+        HEADS=new.shape[1],
+        D=new.shape[3],
+        ROWS=_STORED_ROWS,
+        num_warps=4,
+    )
+
+
+def store_prompt_slow(new: Tensor, cache: Tensor, chunk: Chunk) -> None:
+    """The slow twin of `store_prompt`."""
+    slot, start, count = map(int, (*chunk.rows[:2], chunk.length))
+    ring, end = cache.shape[3], start + count
     first = max(start, end - ring)
     at = torch.arange(first, end, device=cache.device) % ring
-    cache[slot].index_copy_(2, at, new[:, :, first - start :])
+    cache[slot].index_copy_(2, at, new[:, :, first - start : count])
 
 
 def attend_prompt_slow(
-    q: Tensor, new: Tensor, cache: Tensor, slot: int, start: int, window: int | None
+    q: Tensor, new: Tensor, cache: Tensor, chunk: Chunk, window: int | None
 ) -> Tensor:
     """The slow twin of `attend_prompt`: softmax in float32 over all keys."""
+    slot, start, count = map(int, (*chunk.rows[:2], chunk.length))
+    out = q.new_zeros(len(q), q.shape[1] * q.shape[2])
+    q, new = q[:count], new[:, :, :count]
     first = max(0, start - window + 1) if window else 0
     past = cache[slot][:, :, torch.arange(first, start, device=q.device) % cache.shape[3]]
     keys, values = torch.cat((past, new), 2).float()  # [Hkv, keys, D]
@@ -103,6 +141,6 @@ def attend_prompt_slow(
     hidden = (j > p) | (j <= p - (window or start + q.shape[0]))  # [N, keys]
     grouped = q.float().view(len(q), len(keys), -1, q.shape[2])  # [N, Hkv, group, D]
     scores = torch.einsum("nhgd,hkd->hgnk", grouped, keys).masked_fill(hidden, -torch.inf)
-    return (
-        torch.einsum("hgnk,hkd->nhgd", scores.softmax(-1), values).reshape(len(q), -1).to(q.dtype)
-    )
+    seen = torch.einsum("hgnk,hkd->nhgd", scores.softmax(-1), values)
+    out[:count] = seen.reshape(count, -1).to(q.dtype)
+    return out

@@ -68,17 +68,20 @@ def _over_keys(
     return peak, total, out
 
 
-@triton.jit(do_not_specialize=["count", "start"])
+@triton.jit(do_not_specialize=["per"])
 def prompt_kernel(
     q,
     new,
-    past,
+    cache,
     out,
-    count,
-    start,
+    slots,
+    starts,
+    counts,
+    per,
     ring,
     new_side,
     new_head,
+    past_slot,
     past_side,
     past_head,
     GROUP: tl.constexpr,
@@ -94,6 +97,8 @@ def prompt_kernel(
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
+    start, count = tl.load(starts), tl.load(counts)
+    past = cache + tl.load(slots).to(tl.int64) * past_slot
     # The last rows see the most keys: they come first.
     top = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     head = tl.program_id(1)
@@ -118,6 +123,10 @@ def prompt_kernel(
         edge = tl.maximum(start + top - WINDOW + 1, 0)
     else:
         edge = (start + top) // BLOCK_N * BLOCK_N
+    if top >= count:  # nothing but padding, which sees nothing
+        edge = 0
+        end = 0
+    if WINDOW == 0:
         peak, total, result = _over_keys(
             peak, total, result, queries, old, own, 0, edge, positions, start, ring,
             new_side, past_side, column, D, WINDOW, False, BLOCK_N, BLOCK_O, STAGES,
@@ -127,6 +136,39 @@ def prompt_kernel(
         new_side, past_side, column, D, WINDOW, True, BLOCK_N, BLOCK_O, STAGES,
     )  # fmt: skip
 
-    result = result / tl.where(real, total, 1.0)[:, None]
+    result = tl.where(real[:, None], result / tl.where(real, total, 1.0)[:, None], 0.0)
     to = row[:, None] + column + tl.arange(0, BLOCK_O)[None, :]
-    tl.store(out + to, result.to(out.dtype.element_ty), mask=real[:, None])
+    tl.store(out + to, result.to(out.dtype.element_ty), mask=(m < per)[:, None])
+
+
+@triton.jit(do_not_specialize=["per"])
+def store_kernel(
+    new,
+    cache,
+    slots,
+    starts,
+    counts,
+    per,
+    ring,
+    past_slot,
+    past_side,
+    past_head,
+    HEADS: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """ROWS successive rows of the keys or values of one head."""
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    start, count = tl.load(starts), tl.load(counts)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    side, head = tl.program_id(1) // HEADS, tl.program_id(1) % HEADS
+    kept = (row < count) & (row >= count - ring)
+    d = tl.arange(0, D)
+    own = new + ((side * HEADS + head) * per + row).to(tl.int64)[:, None] * D + d[None, :]
+    past = cache + tl.load(slots).to(tl.int64) * past_slot
+    past += side.to(tl.int64) * past_side + head.to(tl.int64) * past_head
+    to = past + ((start + row) % ring).to(tl.int64)[:, None] * D + d[None, :]
+    tl.store(to, tl.load(own, mask=kept[:, None]), mask=kept[:, None])

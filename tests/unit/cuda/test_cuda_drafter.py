@@ -5,6 +5,7 @@ import torch
 
 from gemmad.api.errors import PairMismatch
 from gemmarunner.cuda.drafter import CudaDrafter
+from gemmarunner.cuda.prompts import PromptGraphs
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.kernels.rows import Rows
@@ -22,7 +23,7 @@ def test_cuda_draft_steps_equal_the_plain_drafter(pair: Pairs) -> None:
         cache = KVCache(target.config, 128, 96, device, target.dtype)
         hidden.append(pair.plain.forward(torch.tensor(text(length)), cache)[-1:])
         contexts.append(pair.plain_drafter.prepare(cache))
-        target.prompt(torch.tensor(text(length)), slots, slot)
+        PromptGraphs(target, slots, 64)(slot, text(length))
     starts = torch.tensor(LENGTHS, dtype=torch.int32)
     target.step(torch.tensor(text(9)), Rows(torch.arange(3, dtype=torch.int32), starts, 3), slots)
     rows, ours = Rows(torch.arange(3, dtype=torch.int32), starts, 1), torch.cat(hidden)

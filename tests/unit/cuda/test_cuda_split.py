@@ -61,7 +61,7 @@ def test_rows_are_handed_over_at_each_seam_only(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr("gemmarunner.cuda.target.hand_over", watched)
     backend = split_pair(whole, tmp_path, 2).backend(slots=1)
     prompt = begun(backend, 0, text(9), sampler(temperature=0.0))
-    assert seen == [(4, OTHER), (2, CPU)]
+    assert seen == [(5, OTHER), (2, CPU)]
     grown(backend, [prompt], [sampler(temperature=0.0)], [[2]])
 
     assert seen[2:] == [(4, OTHER), (2, CPU)]

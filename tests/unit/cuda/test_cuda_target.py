@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gemmarunner.cuda.prompts import PromptGraphs
 from gemmarunner.cuda.slots import Slots
 from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.kernels.rows import Rows
@@ -30,7 +31,7 @@ def rows_at(slots: list[int], starts: list[int], per: int) -> Rows:
 def read(pair: Pairs, slots: Slots, slot: int, ids: list[int], chunk: int) -> Tensor:
     """The last row's hidden after reading `ids` in chunks."""
     for begin in range(0, len(ids), chunk):
-        tail = pair.target.prompt(torch.tensor(ids[begin : begin + chunk]), slots, slot)
+        tail = PromptGraphs(pair.target, slots, chunk)(slot, ids[begin : begin + chunk])
     return pair.target.finish(tail, slots)
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "daemon"))
 from gemmarunner.kernels import attention, prompt_attention
 from gemmarunner.kernels.attention_triton import combine_kernel, pieces_kernel
 from gemmarunner.kernels.heads_triton import heads_kernel
-from gemmarunner.kernels.prompt_attention_triton import prompt_kernel
+from gemmarunner.kernels.prompt_attention_triton import prompt_kernel, store_kernel
 
 SHARED_LIMIT = 232_448  # bytes a program may have
 SPILL_LIMIT = 64  # bytes of stack a thread; the cosine of the C library takes 32
@@ -26,7 +26,7 @@ POINTERS = {
     **dict.fromkeys(("q", "cache", "new", "past", "out"), "*bf16"),
     **dict.fromkeys(("outputs", "partial", "peaks", "sums", "parts"), "*fp32"),
     **dict.fromkeys(("q_weight", "k_weight", "frequencies"), "*fp32"),
-    **dict.fromkeys(("slots", "starts"), "*i32"),
+    **dict.fromkeys(("slots", "starts", "counts"), "*i32"),
     "eps": "fp32",
 }
 ALIGNED = ("cache_", "new_", "past_", "parts_", "ring")
@@ -82,6 +82,7 @@ def main() -> None:
             cut = {f"BLOCK_{n.upper()}": getattr(tiles, f"block_{n}") for n in "mno"}
             cut |= {"GROUP": 4, "STAGES": tiles.stages}
             compiled(prompt_kernel, tiles.warps, "wgmma.mma_async", **shape, **cut)
+        compiled(store_kernel, 4, "", HEADS=2, D=width, ROWS=8)
         projection = {"SPLITS": 4, "HEADS": 8, "KV_HEADS": 2, "K_EQ_V": False, "IN_RING": True}
         compiled(heads_kernel, width // 256, "", D=width, **projection)
 

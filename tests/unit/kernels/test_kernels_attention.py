@@ -14,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 import tests.fakes.triton_on_cpu  # noqa: F401  # before any kernel
 from gemmarunner.kernels import attention, prompt_attention
-from gemmarunner.kernels.rows import Rows
+from gemmarunner.kernels.rows import Rows, chunk_of
 
 CHUNK, D = 16, 16
 TILING = prompt_attention.Tiling(16, 16, 16, warps=4, stages=2)
@@ -132,6 +132,7 @@ def test_piece_count_holds_every_place_of_a_window(window: int) -> None:
     assert most <= attention.piece_count(192, window, per, 16) <= most + 1
 
 
+@pytest.mark.parametrize("padding", [0, 21])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "window", "ring", "count", "start"),
     [
@@ -143,30 +144,40 @@ def test_piece_count_holds_every_place_of_a_window(window: int) -> None:
     ],
 )
 def test_prompt_attention_equals_twin_and_decode(
-    heads: int, kv_heads: int, window: int | None, ring: int, count: int, start: int
+    heads: int, kv_heads: int, window: int | None, ring: int, count: int, start: int, padding: int
 ) -> None:
-    """A chunk attended at once is the chunk stored and attended row by row."""
-    cache, q = filled(kv_heads, ring), queries(count, heads)
-    new = torch.randn(2, kv_heads, count, D, generator=torch.Generator().manual_seed(1))
-    given = (q, new, cache, 2, start, window)
-    slow = prompt_attention.attend_prompt_slow(*given)
-    found = prompt_attention.attend_tiles(*given, TILING)
+    """A chunk attended at once is the chunk stored and attended row by row; padding gets zeros."""
+    cache, q = filled(kv_heads, ring), queries(count + padding, heads)
+    generator = torch.Generator().manual_seed(1)
+    new = torch.randn(2, kv_heads, count + padding, D, generator=generator)
+    chunk = chunk_of(2, start, count, q.device, count + padding)
+    slow = prompt_attention.attend_prompt_slow(q, new, cache, chunk, window)
+    found = prompt_attention.attend_tiles(q, new, cache, chunk, window, TILING)
     torch.testing.assert_close(found, slow, atol=1e-5, rtol=1e-4)
-    prompt_attention.store_prompt(new, cache, 2, start)
+    assert not found[count:].any()
+    prompt_attention.store_prompt_slow(new, cache, chunk)
     rows = step([start], count)
-    decoded = attention.attend_slow(q, cache, rows, window=window, lag=0)
-    torch.testing.assert_close(slow, decoded, atol=1e-5, rtol=1e-4)
+    decoded = attention.attend_slow(q[:count], cache, rows, window=window, lag=0)
+    torch.testing.assert_close(slow[:count], decoded, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "start"), [(3, 62), (64, 10), (150, 7)])
-def test_store_prompt_keeps_the_last_positions(count: int, start: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "start", "padding"), [(3, 62, 0), (64, 10, 5), (150, 7, 0), (150, 7, 90), (1, 0, 63)]
+)
+def test_stored_prompt_is_its_last_positions(count: int, start: int, padding: int) -> None:
     """Every stored position lies at its index; of a long chunk only the last ring's worth."""
-    cache, new = torch.zeros(2, 2, 1, 64, D), torch.randn(2, 1, count, D)
-    prompt_attention.store_prompt(new, cache, 1, start)
+    cache, new = torch.zeros(2, 2, 3, 64, D), torch.randn(2, 3, count + padding, D)
+    stored = cache.clone()
+    chunk = chunk_of(1, start, count, new.device, count + padding)
+    prompt_attention.store_prompt_slow(new, cache, chunk)
     for p in range(max(start, start + count - 64), start + count):
         assert torch.equal(cache[1, :, :, p % 64], new[:, :, p - start])
     assert not cache[0].any()
     assert int(cache[1, 0, 0].any(-1).sum()) == min(count, 64)
+
+    prompt_attention.store_by_kernel(new, stored, chunk)
+
+    assert torch.equal(stored, cache)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from gemmad.memory.estimate import Setting, estimate, largest_context
 from gemmad.memory.parts import kept_as
 from gemmad.memory.shapes import Matrix, PairShape
 from gemmarunner.cuda import backend as cuda_backend
+from gemmarunner.cuda import prompts
 from gemmarunner.cuda import slots as cuda_slots
 from gemmarunner.cuda.drafter import CudaDrafter
 from gemmarunner.cuda.graphs import RoundGraphs
@@ -138,6 +139,7 @@ def test_pieces_of_keys_are_those_of_the_kernel(positions):
 def test_constants_are_the_runners():
     """The daemon cannot import them."""
     assert kv.CHUNK_FUSED == cuda_backend.MAX_ROWS
+    assert kv.CHUNKS_CAPTURED == prompts.SIZES
     assert (kv.SPARE, kv.ALIGNED) == (cuda_slots.SPARE, cuda_slots.ALIGNED)
     assert EagerBackend.__init__.__kwdefaults__["max_rows"] == kv.CHUNK_PLAIN
     assert fused.MAX_TILE == MAX_TILE
