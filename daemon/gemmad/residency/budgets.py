@@ -1,6 +1,6 @@
 """The planner's nouns: budgets, what pairs hold of them, ways of loading, and steps; plain data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple
@@ -64,10 +64,15 @@ class Held:
     last_used: float = 0.0
     reload_s: float = 1.0
 
-    def value(self, now: float, budgets: Iterable[str]) -> float:
-        """What its place is worth per byte: how soon it may be wanted, how long it would load."""
-        nbytes = sum(self.rest.get(b, 0) + self.drafter.get(b, 0) for b in budgets if b != PLACES)
+    def value(self, now: float, nbytes: int) -> float:
+        """What each of its bytes is worth: how soon it may be wanted, how long it would load."""
         return self.reload_s / (max(_SOON_S, now - self.last_used) * max(1, nbytes))
+
+    @property
+    def nbytes(self) -> int:
+        """All that its end gives."""
+        parts = sum(self.drafter.values()) + sum(self.prefixes.values())
+        return parts + sum(self.rest.values()) - self.rest.get(PLACES, 0)
 
     def without(self, given: set[Kind]) -> "Held | None":
         """What is left of it when so much was given; None: it has gone."""

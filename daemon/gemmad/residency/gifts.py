@@ -1,59 +1,43 @@
-"""Chooses who gives what so that a budget is made up: in order, no more than is needed; pure."""
+"""Chooses who gives what so that budgets are made up: in order, no more than is needed; pure.
 
-from collections.abc import Iterator, Sequence
+A thousand pairs are asked within milliseconds. So a pair is its index here, and what pairs have of
+a budget is a column; a kind's offers are taken at once up to where a budget is made up.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-from gemmad.residency.budgets import PLACES, Held, Kind, Situation, Step, Takes
+from gemmad.residency.budgets import PLACES, Kind, Situation, Step, Takes
+
+_SPARE = 0  # the one index of its column
+_ENDS = (Kind.STOP, Kind.DRAIN)
+Column = list[int]  # bytes of one budget by pair
 
 
-class _Offer(NamedTuple):
+class _Taken(NamedTuple):
+    """Whose offers of one kind were taken, in order; a pair's end gives its parts too."""
+
     kind: Kind
-    held: Held | None  # None: the spare
-    gives: Takes
-
-
-def _offers(
-    situation: Situation, kinds: Sequence[Kind], budgets: Sequence[str]
-) -> Iterator[_Offer]:
-    """What can be given, in the order in which it is asked for."""
-    oldest = sorted(situation.held, key=lambda pair: pair.last_used)
-    for kind in kinds:
-        match kind:
-            case Kind.RECLAIM:
-                yield from (_Offer(kind, pair, pair.prefixes) for pair in oldest)
-            case Kind.SPARE:
-                yield _Offer(kind, None, situation.spare)
-            case Kind.DETACH | Kind.DETACH_BUSY:
-                busy = kind is Kind.DETACH_BUSY
-                pairs = (pair for pair in oldest if pair.is_busy is busy)
-                yield from (_Offer(kind, pair, pair.drafter) for pair in pairs)
-            case Kind.STOP | Kind.DRAIN:
-                busy = kind is Kind.DRAIN
-                able = [pair for pair in situation.held if pair.is_busy is busy]
-                able.sort(key=lambda pair: pair.value(situation.now, budgets))
-                yield from (_Offer(kind, pair, pair.rest) for pair in able)
+    pairs: list[int]
+    gives: list[Column]  # by budget: what each offer gives beyond what was taken before it
 
 
 def steps_for(
     situation: Situation, missing: Takes, kinds: Sequence[Kind], *, whole: bool = True
 ) -> tuple[Step, ...] | None:
     """The fewest of the first that give what is missing; None when they don't."""
-    budgets = list(missing)
-    if whole and any(most_of(situation, b, kinds) < missing[b] for b in budgets):
+    if whole and any(most_of(situation, b, kinds) < missing[b] for b in missing):
         return None
-    gains = _Gains(budgets)
-    for offer in _offers(situation, kinds, budgets):
-        short = [b for b in budgets if gains.of(b) < missing[b]]
-        if not short:
-            break
-        if any(gains.more(offer, b) > 0 for b in short):
-            gains.take(offer)
-    enough = all(gains.of(b) >= missing[b] for b in budgets)
-    if not enough and whole:
+    gifts = _Gifts(situation, missing)
+    for kind in kinds:
+        if gifts.short:
+            gifts.take(kind)
+    if whole and gifts.short:
         return None
-    aim = {b: min(missing[b], gains.of(b)) for b in budgets}
-    gains.prune(aim)
-    return gains.steps(aim)
+    slack = gifts.prune()
+    return tuple(gifts.steps(slack))
 
 
 def most_of(situation: Situation, budget: str, kinds: Sequence[Kind]) -> int:
@@ -69,75 +53,151 @@ def most_of(situation: Situation, budget: str, kinds: Sequence[Kind]) -> int:
     return known[budget, drains]
 
 
-class _Gains:
-    """Offers that were taken, and what they give together: a pair's end gives its parts too."""
+class _Gifts:
+    """What was taken, and what is still short."""
 
-    def __init__(self, budgets: Sequence[str]) -> None:
-        self._budgets = budgets
-        # By the object, not its name: a name's hash costs more than all else here.
-        self._taken: dict[tuple[int, Kind], _Offer] = {}
-        self._sums: dict[str, int] = {}
+    def __init__(self, situation: Situation, missing: Takes) -> None:
+        self._situation = situation
+        self._held = situation.held
+        self._budgets = tuple(missing)
+        self._need = list(missing.values())  # below 0: more than was needed
+        self._taken: list[_Taken] = []
+        self._oldest: list[int] = []
 
-    def of(self, budget: str) -> int:
-        return self._sums.get(budget, 0)
+    @property
+    def short(self) -> list[int]:
+        """The budgets that are not made up, by their place."""
+        return [place for place, need in enumerate(self._need) if need > 0]
 
-    def more(self, offer: _Offer, budget: str) -> int:
-        """What the offer gives of the budget beyond what was taken."""
-        held = offer.held
-        if held is None:
-            return offer.gives.get(budget, 0)
-        if self._has(held, Kind.STOP) or self._has(held, Kind.DRAIN):
-            return 0
-        nbytes = offer.gives.get(budget, 0)
-        if offer.kind in (Kind.STOP, Kind.DRAIN):
-            detach = Kind.DETACH_BUSY if held.is_busy else Kind.DETACH
-            nbytes += 0 if self._has(held, detach) else held.drafter.get(budget, 0)
-            nbytes += 0 if self._has(held, Kind.RECLAIM) else held.prefixes.get(budget, 0)
-        return nbytes
+    def take(self, kind: Kind) -> None:
+        """Every offer of the kind that gives of what is short, until nothing is."""
+        order, gives = self._offers(kind)
+        taken: list[int] = []
+        while order and (short := self.short):
+            useful = _useful(order, [gives[place] for place in short])
+            cut = min(_reach(useful, gives[place], self._need[place]) for place in short)
+            for place, column in enumerate(gives):
+                self._need[place] -= sum(map(column.__getitem__, useful[:cut]))
+            taken += useful[:cut]
+            order = useful[cut:]
+        if taken:
+            self._taken.append(_Taken(kind, taken, gives))
 
-    def take(self, offer: _Offer) -> None:
-        for budget in self._budgets:
-            self._sums[budget] = self.of(budget) + self.more(offer, budget)
-        self._taken[id(offer.held), offer.kind] = offer
+    def prune(self) -> Column:
+        """What is not needed is not taken, the dearest goes back first; what is left too much.
 
-    def prune(self, aim: Takes) -> None:
-        """What is not needed for the aim is not taken; the dearest goes back first."""
-        slack = {budget: self.of(budget) - aim[budget] for budget in aim}
-        for key, offer in reversed(list(self._taken.items())):
-            del self._taken[key]
-            loss = {budget: self.more(offer, budget) for budget in aim}
-            if all(slack[budget] >= loss[budget] for budget in aim):
-                for budget in aim:
-                    slack[budget] -= loss[budget]
-                    self._sums[budget] -= loss[budget]
-            else:
-                self._taken[key] = offer
-        self._taken = dict(reversed(self._taken.items()))  # each that stays was put at the end
+        A part is not needed when its pair ends. Its offer came before that of the end, so what an
+        end gives is the same whichever parts go back after it.
+        """
+        slack = [max(0, -need) for need in self._need]
+        ended: set[int] = set()
+        for kind, pairs, gives in reversed(self._taken):
+            kept = []
+            for pair in reversed(pairs):
+                if pair in ended and kind is not Kind.SPARE:
+                    continue
+                for place, column in enumerate(gives):
+                    if column[pair] > slack[place]:
+                        kept.append(pair)
+                        break
+                else:
+                    slack = [left - gives[place][pair] for place, left in enumerate(slack)]
+            if kind in _ENDS:
+                ended.update(kept)
+            pairs[:] = kept[::-1]
+        return slack
 
-    def steps(self, aim: Takes) -> tuple[Step, ...]:
+    def steps(self, slack: Column) -> list[Step]:
         """In order; of prefixes, no more than is needed."""
-        slack = {budget: self.of(budget) - aim[budget] for budget in aim}
-        return tuple(self._step(offer, slack) for offer in self._taken.values())
+        return [step for taken in self._taken for step in self._steps(taken, slack)]
 
-    def _step(self, offer: _Offer, slack: dict[str, int]) -> Step:
-        nbytes = sum(_whole(offer).values())
-        spared = 0
-        if offer.kind is Kind.RECLAIM:  # prefixes lie in one memory
-            mine = [budget for budget in slack if offer.gives.get(budget, 0)]
-            spared = min((slack[budget] for budget in mine), default=0)
-            for budget in mine:
-                slack[budget] -= spared
-        return Step(offer.kind, offer.held.name if offer.held else None, nbytes - spared)
+    def _steps(self, taken: _Taken, slack: Column) -> list[Step]:
+        kind, pairs, gives = taken
+        if kind is Kind.SPARE:
+            return [Step(kind, None, sum(self._situation.spare.values())) for _ in pairs]
+        given = [self._held[index] for index in pairs]
+        match kind:
+            case Kind.RECLAIM:
+                spared = [_spare(slack, gives, index) for index in pairs]
+                told = [sum(pair.prefixes.values()) for pair in given]
+                nbytes = [whole - more for whole, more in zip(told, spared, strict=True)]
+            case Kind.DETACH | Kind.DETACH_BUSY:
+                nbytes = [sum(pair.drafter.values()) for pair in given]
+            case Kind.STOP | Kind.DRAIN:
+                nbytes = [pair.nbytes for pair in given]
+        return [Step(kind, pair.name, n) for pair, n in zip(given, nbytes, strict=True)]
 
-    def _has(self, held: Held, kind: Kind) -> bool:
-        return (id(held), kind) in self._taken
+    # --- what can be given, in the order in which it is asked for ---
+
+    def _offers(self, kind: Kind) -> tuple[list[int], list[Column]]:
+        """Whose, and what it gives of each budget."""
+        held, budgets = self._held, self._budgets
+        match kind:
+            case Kind.SPARE:
+                return [_SPARE], [[self._situation.spare.get(b, 0)] for b in budgets]
+            case Kind.RECLAIM:
+                return self._by_age(), [[p.prefixes.get(b, 0) for p in held] for b in budgets]
+            case Kind.DETACH | Kind.DETACH_BUSY:
+                busy = kind is Kind.DETACH_BUSY
+                order = [index for index in self._by_age() if held[index].is_busy is busy]
+                return order, [[p.drafter.get(b, 0) for p in held] for b in budgets]
+            case Kind.STOP | Kind.DRAIN:
+                return self._by_value(busy=kind is Kind.DRAIN), list(map(self._by_end, budgets))
+
+    def _by_age(self) -> list[int]:
+        if not self._oldest:
+            used = [pair.last_used for pair in self._held]
+            self._oldest = sorted(range(len(used)), key=used.__getitem__)
+        return self._oldest
+
+    def _by_value(self, *, busy: bool) -> list[int]:
+        nbytes = [0] * len(self._held)
+        for budget in self._budgets:
+            if budget != PLACES:
+                own = [p.rest.get(budget, 0) + p.drafter.get(budget, 0) for p in self._held]
+                nbytes = [total + mine for total, mine in zip(nbytes, own, strict=True)]
+        now = self._situation.now
+        values = {
+            index: pair.value(now, nbytes[index])
+            for index, pair in enumerate(self._held)
+            if pair.is_busy is busy
+        }
+        return sorted(values, key=values.__getitem__)
+
+    def _by_end(self, budget: str) -> Column:
+        """What the end of each pair gives beyond its parts that were taken."""
+        whole = [
+            pair.rest.get(budget, 0) + pair.drafter.get(budget, 0) + pair.prefixes.get(budget, 0)
+            for pair in self._held
+        ]
+        place = self._budgets.index(budget)
+        for kind, pairs, gives in self._taken:
+            if kind is not Kind.SPARE and kind not in _ENDS:
+                for index in pairs:
+                    whole[index] -= gives[place][index]
+        return whole
 
 
-def _whole(offer: _Offer) -> Takes:
-    """All that an offer gives when nothing else was taken; a pair's end gives its parts too."""
-    held = offer.held
-    if held is None or offer.kind not in (Kind.STOP, Kind.DRAIN):
-        return offer.gives
-    parts = (offer.gives, held.drafter, held.prefixes)
-    budgets = {budget for part in parts for budget in part if budget != PLACES}
-    return {budget: sum(part.get(budget, 0) for part in parts) for budget in budgets}
+def _useful(order: Sequence[int], columns: Sequence[Column]) -> list[int]:
+    """Those that give of any of the columns."""
+    if len(columns) == 1:
+        (only,) = columns
+        return [index for index in order if only[index] > 0]
+    return [index for index in order if any(column[index] > 0 for column in columns)]
+
+
+def _reach(order: Sequence[int], column: Column, need: int) -> int:
+    """How many of the first make up the need; all, where they don't."""
+    sums = list(accumulate(map(column.__getitem__, order)))
+    return min(len(sums), bisect_left(sums, need) + 1)
+
+
+def _spare(slack: Column, gives: Sequence[Column], pair: int) -> int:
+    """Prefixes lie in one memory: what is more than enough of it stays, and is no slack then."""
+    if not any(slack):
+        return 0
+    mine = [place for place, column in enumerate(gives) if column[pair]]
+    spared = min(slack[place] for place in mine)
+    for place in mine:
+        slack[place] -= spared
+    return spared

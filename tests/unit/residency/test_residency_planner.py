@@ -324,6 +324,7 @@ def test_a_plan_is_found_wherever_there_is_one(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hundred_thousand_situations():
     """2,000 of them small enough for brute force."""
     rng = random.Random(5)
