@@ -84,7 +84,7 @@ class World(RecordingEffects):
         self.settle()
 
     def load_ends(self, outcome: str, took: float = 1.0) -> None:
-        """The oldest load: ready, failed, oom, or crashed."""
+        """The oldest load: ready, failed, oom, crashed, or starved: the system killed it."""
         resident = self.loading.pop(0)
         if resident in self.stopping and outcome != "ready":
             return  # a cancelled load says nothing
@@ -201,6 +201,7 @@ def _failures() -> dict[str, GemmaError]:
         "failed": LoadFailed("no"),
         "oom": WillNotFit("out of memory"),
         "crashed": RunnerCrashed("boom", exit_code=-11),
+        "starved": RunnerCrashed("boom", exit_code=-9, out_of_memory=True),
     }
 
 

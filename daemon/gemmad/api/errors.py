@@ -149,9 +149,11 @@ class RunnerCrashed(GemmaError):
         fix: str | None = None,
         exit_code: int | None = None,
         log_tail: Sequence[str] = (),
+        out_of_memory: bool = False,
     ) -> None:
         super().__init__(message, fix=fix)
         self.exit_code = exit_code
+        self.out_of_memory = out_of_memory  # the system killed it for want of memory
         self.log_tail = tuple(log_tail)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import Enum
 from functools import partial
 
-from gemmad.api.errors import GemmaError, LoadFailed, WillNotFit
+from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed, WillNotFit
 from gemmad.core import ModelName
 from gemmad.memory.readings import Machine
 from gemmad.residency.breaker import CrashBreaker
@@ -83,13 +83,22 @@ class Placer:
     def tries_again(self, resident: Resident, error: GemmaError) -> bool:
         """Whether a load that failed for want of memory is tried once more."""
         name = resident.wanted.name
-        if not isinstance(error, WillNotFit):
+        if not _is_of_memory(error):
             self._after_oom.pop(name, None)
             return False
         if self._after_oom.pop(name, None) is _AfterOom.AGAIN:
             return False
         self._after_oom[name] = _AfterOom.FREEING
         return True
+
+    @staticmethod
+    def told(resident: Resident, error: GemmaError, machine: Machine | None) -> GemmaError:
+        """The error of a load that is not tried again; for want of memory it says the numbers."""
+        if not _is_of_memory(error) or resident.fit is None:
+            return error
+        numbers = _estimated(resident.fit, machine)
+        fix = "Use a smaller or packed variant or a smaller num_ctx, or free memory others hold."
+        return WillNotFit(f"{error.message} {numbers}", fix=fix)
 
     def place(self, machine: Machine, now: float) -> None:
         """Every pair that is waited for is loaded, or on its way to be, or refused."""
@@ -170,6 +179,13 @@ class Placer:
         self._effects.refuse(waiter, error)
 
 
+def _is_of_memory(error: GemmaError) -> bool:
+    """Whether a load failed for want of memory: its runner said so, or the system killed it."""
+    return isinstance(error, WillNotFit) or (
+        isinstance(error, RunnerCrashed) and error.out_of_memory
+    )
+
+
 def _will_not_fit(wanted: Wanted, shortage: Shortage | None) -> WillNotFit:
     name = wanted.name.short
     if shortage is None:
@@ -182,6 +198,16 @@ def _will_not_fit(wanted: Wanted, shortage: Shortage | None) -> WillNotFit:
         f"{_size(shortage.evictable)} could be freed.",
         fix=_advice(wanted, shortage),
     )
+
+
+def _estimated(fit: Fit, machine: Machine | None) -> str:
+    """What a load was thought to take, and what there is of it."""
+    there = {budget.id: budget for budget in machine.budgets} if machine else {}
+    told = []
+    for id, nbytes in fit.takes.items():
+        free = f", {_size(there[id].free)} free at the last look" if id in there else ""
+        told.append(f"{_size(nbytes)} of {id}{free}")
+    return f"It was estimated to take {' and '.join(told)}."
 
 
 def _advice(wanted: Wanted, shortage: Shortage) -> str:

@@ -130,7 +130,7 @@ class Scheduler:
         reason = error.message + (" It is tried again without the drafter." if again else "")
         self._effects.tell(EventKind.LOAD_FAILED, resident.wanted.name, reason)
         if not again:
-            self._refuse_waiting(resident, error)
+            self._refuse_waiting(resident, self._placer.told(resident, error, self.machine))
         self._changed(now)
 
     def gone(self, resident: Resident, error: GemmaError | None, now: float) -> None:

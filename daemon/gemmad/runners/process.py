@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gemmad.memory import oom
 from gemmad.runners.logfile import CappedLog
 
 Command = Callable[[int], Sequence[str]]  # inherited descriptor -> argument list
@@ -76,6 +77,8 @@ class ChildProcess:
         self.channel = channel
         self._process = process
         self._output = output
+        self._oom_kills = oom.kills()  # before its life
+        self._is_killed = False  # by us
 
     @classmethod
     async def spawn(cls, command: Command, log_path: Path) -> "ChildProcess":
@@ -118,6 +121,12 @@ class ChildProcess:
         """The last lines the child printed, oldest first."""
         return self._output.tail
 
+    @property
+    def was_oom_killed(self) -> bool:
+        """The system killed it, and has killed for want of memory while it lived."""
+        killed = self._process.returncode == -signal.SIGKILL and not self._is_killed
+        return killed and oom.kills() > self._oom_kills
+
     def move_log(self, path: Path) -> None:
         """What the child has printed and will print is in the file `path`.
 
@@ -132,6 +141,7 @@ class ChildProcess:
 
     def kill(self) -> None:
         """The child's group ends without being asked (SIGKILL)."""
+        self._is_killed |= self._process.returncode is None
         self._signal(signal.SIGKILL)
 
     async def wait(self) -> int:

@@ -31,7 +31,7 @@ class Deadlines:
     ping_every_s: float = 5.0
     ping_missed_s: float = 15.0
     exit_s: float = 1.0  # from closing its channel to being gone by itself
-    terminate_s: float = 3.0  # from SIGTERM to SIGKILL
+    terminate_s: float = 2.0  # from SIGTERM to SIGKILL
 
 
 _OUT_OF_MEMORY = (
@@ -126,7 +126,7 @@ async def _within(
     except (RunnerWentAway, ConnectionError) as error:
         code = await _exit_code(child, limits.exit_s)
         reason = f"died in phase {handshake.phase!r}"
-        raise crashed(spec.name, child.log_tail, code, reason) from error
+        raise crashed(spec.name, child, code, reason) from error
 
 
 async def _given_up(spec: RunnerSpec, child: ChildProcess, why: str) -> LoadFailed:
@@ -138,15 +138,19 @@ async def _given_up(spec: RunnerSpec, child: ChildProcess, why: str) -> LoadFail
     )
 
 
-def crashed(name: str, log_tail: tuple[str, ...], code: int, reason: str | None) -> RunnerCrashed:
+def crashed(name: str, child: ChildProcess, code: int, reason: str | None) -> RunnerCrashed:
     """The error that tells how the runner of `name` died, with its last log lines."""
-    how = f"{reason} ({describe_exit(code)})" if reason else f"died ({describe_exit(code)})"
+    starved = child.was_oom_killed
+    how = f"{reason or 'died'} ({describe_exit(code)}{', out of memory' if starved else ''})"
     is_unasked_kill = code == -signal.SIGKILL and reason is None
     return RunnerCrashed(
-        f"The runner of {name} {how}.{_last_words(log_tail)}",
-        fix=_OUT_OF_MEMORY if is_unasked_kill else "The next request starts a fresh one.",
+        f"The runner of {name} {how}.{_last_words(child.log_tail)}",
+        fix=_OUT_OF_MEMORY
+        if starved or is_unasked_kill
+        else "The next request starts a fresh one.",
         exit_code=code,
-        log_tail=log_tail,
+        log_tail=child.log_tail,
+        out_of_memory=starved,
     )
 
 

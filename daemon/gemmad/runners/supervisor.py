@@ -173,7 +173,7 @@ class Runner:
         self._link.post(question)
         return answer
 
-    async def stop(self, grace_s: float = 3.0) -> None:
+    async def stop(self, grace_s: float = 1.0) -> None:
         """The process is gone: asked first, then told (SIGTERM), then killed."""
         self._stopping = True
         if not self.closed.done():
@@ -265,7 +265,7 @@ class Runner:
         raise AssertionError("count() does not end")
 
     def _tell_everyone(self, code: int, reason: str | None) -> None:
-        crash = None if self._stopping else crashed(self.name, self.log_tail, code, reason)
+        crash = None if self._stopping else crashed(self.name, self._child, code, reason)
         for mailbox in self._answers.values():
             mailbox.put(crash or self._stopped())
         self._questions.end(crash or self._stopped())

@@ -12,7 +12,7 @@ from gemmad.residency.planner import relief
 from gemmad.residency.resident import State
 from tests.fakes.residency_world import GPU, TOTAL, World, faults, ready
 
-OUTCOMES = ["ready", "ready", "ready", "ready", "failed", "oom", "crashed"]
+OUTCOMES = ["ready", "ready", "ready", "ready", "failed", "oom", "crashed", "starved"]
 ATTACHED = [None, None, WillNotFit("no room"), LoadFailed("bad file"), RunnerCrashed("boom")]
 
 

@@ -189,6 +189,22 @@ def test_a_load_that_runs_out_of_memory_twice_is_an_error():
     assert log(world) == ["load a", "load a", "refuse a"]
 
 
+def test_a_load_that_the_system_kills_ran_out_of_memory_too():
+    """R08: tried once without its drafter, then in numbers; and not for ever."""
+    world = World()
+    asking = world.ask("a")
+    world.load_ends("starved")
+    world.load_ends("starved")
+    again = world.ask("a")
+    world.load_ends("starved")
+    error = world.errors[asking]
+
+    assert isinstance(error, WillNotFit)
+    assert "was estimated to take 0 MiB of cuda:0" in error.message  # figures of a toy machine
+    assert isinstance(world.errors[again], Busy)
+    assert log(world).count("load a") == 3
+
+
 def test_a_smaller_way_is_taken_when_nothing_else_fits():
     """Without the drafter, and the target's smallest form: all before 'will not fit'."""
     world = World()

@@ -104,17 +104,21 @@ def test_a_busy_pair_outlives_its_keep_alive():
     assert "stop a" not in world.log
 
 
-@pytest.mark.parametrize(("first", "second", "lives_s"), [
-    (None, None, 300), (900, None, 900), (900, 5, 5), (None, 900, 900), (math.inf, None, math.inf),
-    (10, None, 10),
-])  # fmt: skip
-def test_keep_alive_is_what_the_last_request_that_named_it_said(first, second, lives_s):
-    """A request that does not mention it never shortens it."""
+KEEP_ALIVES = (None, 5, 300, 900, math.inf)
+
+
+@pytest.mark.parametrize("first", KEEP_ALIVES)
+@pytest.mark.parametrize("second", KEEP_ALIVES)
+@pytest.mark.parametrize("third", KEEP_ALIVES)
+def test_keep_alive_is_what_the_last_request_that_named_it_said(first, second, third):
+    """R06: a request that does not mention it never shortens it."""
     world = World()
     world.use("a", keep_alive_s=first)
-    world.leave(world.ask("a", keep_alive_s=second))
+    for keep_alive_s in (second, third):
+        world.leave(world.ask("a", keep_alive_s=keep_alive_s))
+    named = [said for said in (300, first, second, third) if said is not None]
 
-    assert world.scheduler.next_tick(world.now) == lives_s
+    assert world.scheduler.next_tick(world.now) == named[-1]
 
 
 def test_keep_alive_zero_unloads_after_the_request():
@@ -195,7 +199,7 @@ def test_the_oldest_idle_pair_makes_room():
 
 
 def test_a_newcomer_is_not_starved_by_busy_pairs():
-    """The pair asked to leave takes no new work; what comes for it waits its turn."""
+    """R03: the pair asked to leave takes no new work; what comes for it waits its turn."""
     world = World(max_loaded=1)
     running = world.ask("a")
     world.ready()
@@ -219,7 +223,7 @@ def test_a_drain_has_a_deadline():
 
 
 def test_unload_lets_answers_finish_for_a_while():
-    """Then the pair is stopped although it is busy."""
+    """R02: then the pair is stopped although it is busy."""
     world = World()
     world.ask("a")
     world.ready()

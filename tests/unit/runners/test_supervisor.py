@@ -125,6 +125,20 @@ async def test_words_before_a_crash_are_delivered(start: Start) -> None:
         await anext(answer)
 
 
+@pytest.mark.parametrize(("kills", "starved"), [([7, 8], True), ([7, 7], False)])
+async def test_a_kill_for_want_of_memory_is_told_from_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch, kills: list[int], starved: bool
+) -> None:
+    """R08: the system has killed one more process for it while the runner lived."""
+    monkeypatch.setattr("gemmad.memory.oom.kills", lambda: kills[0])
+    runner = await start(crash_after=1)
+    kills.pop(0)
+    crash = await crash_of(runner, asking(runner))
+
+    assert crash.out_of_memory is starved
+    assert ("out of memory" in crash.message) is starved
+
+
 async def test_closed_is_settled_when_the_process_is_gone(start: Start) -> None:
     """`closed` carries the crash, and a later request gets it at once."""
     runner = await start(crash_after=1)
@@ -277,7 +291,7 @@ async def test_closed_channel_ends_the_runner(start: Start) -> None:
 
 
 async def test_deaf_runner_is_killed(start: Start) -> None:
-    """Pings that stay unanswered end the runner."""
+    """R04: pings that stay unanswered end the runner."""
     runner = await start(limits=QUICK, deaf=True)
 
     crash = await runner.closed
