@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.fakes.builtin_pair import write_pair
+from tests.fakes.memory_group import MemoryGroup
 
 ROOT = Path(__file__).parents[2]
 LISTENING = "listening on /"
@@ -32,6 +33,7 @@ class DaemonProcess:
         self.socket = home / "run" / "gemmad.sock"
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
+        self.group: MemoryGroup | None = None  # where daemon and runners live
 
     @property
     def command(self) -> list[str]:
@@ -55,8 +57,9 @@ class DaemonProcess:
 
     def launch(self, *flags: str, **env: str) -> subprocess.Popen[str]:
         """A daemon process; its words come on stderr."""
+        command = [*self.command, *flags]
         return subprocess.Popen(
-            [*self.command, *flags],
+            self.group.inside(command) if self.group else command,
             env=self.environment | env,
             cwd=ROOT,
             stderr=subprocess.PIPE,

@@ -14,6 +14,8 @@ It answers `echo: <last user message>` word by word. How it misbehaves is said i
     drafter_note null    there is no drafter, and why
     attach_error null    [code, message]              device_bytes 0    what Measured reports
     mute false           detach, attach and measure get no answer
+    eats false           while it loads, takes memory until the system has no more
+Asked to `eat`, it does so after the first delta, whatever its options.
 """
 
 import argparse
@@ -57,7 +59,9 @@ DEFAULTS: dict[str, Any] = {
     "attach_error": None,
     "device_bytes": 0,
     "mute": False,
+    "eats": False,
 }
+MEAL_BYTES, FULL_BYTES = 8 << 20, 1 << 30  # it ends by itself, should nobody stop it
 
 
 def fake_command(**options: Any) -> Callable[[int], Sequence[str]]:
@@ -143,6 +147,8 @@ class FakeRunner:
             if self.options["stall_in"] == phase:
                 self.stall(phase)
             self.send(wire.Progress(phase=phase, done=1, total=1))
+        if self.options["eats"]:
+            eat()
         if self.options["load_error"]:
             code, message = self.options["load_error"]
             self.send(wire.LoadFailed(code=code, message=message, fix="Try another."))
@@ -217,6 +223,8 @@ class FakeRunner:
                 break
             self.send(delta)
             sent += 1
+            if asked == "eat":
+                eat()
             self.misbehave_after(sent)
         self.send(done(request, reason, prompt=len(asked.split()), words=sent))
 
@@ -251,6 +259,12 @@ class FakeRunner:
         if sent == self.options["close_after"]:
             self.channel.shutdown(socket.SHUT_WR)
             threading.Event().wait()
+
+
+def eat() -> None:
+    """Memory is taken and touched, until the system ends this process."""
+    held = [bytearray(b"x" * MEAL_BYTES) for _ in range(FULL_BYTES // MEAL_BYTES)]
+    raise AssertionError(f"{len(held)} meals, and there is still memory")
 
 
 def last_words(request: wire.Generate) -> str:

@@ -40,7 +40,7 @@ def test_a_killed_runner_is_one_clear_line_and_the_next_request_works(nano):
 
 
 def test_a_client_that_leaves_stops_the_engine(nano):
-    """The one slot is free for the next request long before the text would have ended."""
+    """R20: the one slot is free for the next request long before the text would have ended."""
     with nano.open("POST", "/api/generate", ENDLESS) as response:
         response.readline()
         began = time.monotonic()

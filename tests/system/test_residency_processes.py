@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.fakes.daemon_process import DaemonProcess
+from tests.fakes.daemon_talk import JSON, ask, heard_out, pull, running, say, stopped_listening
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,42 +25,6 @@ pytestmark = [
 
 TURNS_S = float(os.environ.get("GEMMA_TEST_TURNS_S", "60"))
 GONE_S = 2.0
-LISTENERS: list[threading.Thread] = []
-JSON = {"Content-Type": "application/json"}
-
-
-def ask(port: int, path: str, body: object, method: str = "POST") -> tuple[int, list[dict]]:
-    """Status and records."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection.request(method, path, json.dumps(body) if body else None, JSON)
-        answer = connection.getresponse()
-        return answer.status, [json.loads(line) for line in answer.read().splitlines()]
-    finally:
-        connection.close()
-
-
-def say(model: str, words: str = "hi", **more) -> dict:
-    return {"model": model, "messages": [{"role": "user", "content": words}]} | more
-
-
-def running(port: int) -> list[dict]:
-    return ask(port, "/api/ps", None, "GET")[1][0]["models"]
-
-
-def pull(daemon: DaemonProcess, copies: int = 0) -> list[str]:
-    """The built-in pair, under so many names more."""
-    assert ask(daemon.port, "/api/pull", {"model": "nano"})[0] == 200
-    names = [f"copy{index}" for index in range(copies)]
-    for name in names:
-        assert ask(daemon.port, "/api/copy", {"source": "nano", "destination": name})[0] == 200
-    return names
-
-
-def heard_out(daemon: DaemonProcess) -> None:
-    """Somebody reads what the daemon says: a pipe holds 64 KiB."""
-    LISTENERS.append(threading.Thread(target=lambda: all(map(str, daemon.process.stderr))))
-    LISTENERS[-1].start()
 
 
 @pytest.fixture
@@ -74,9 +39,7 @@ def daemon(tmp_path):
     for one in made:
         if one.process:
             one.process.kill()
-        for listener in LISTENERS:
-            listener.join()
-        LISTENERS.clear()
+        stopped_listening()
         one.close()
 
 
@@ -139,7 +102,7 @@ def test_two_hundred_killed_runners_hurt_only_their_own_clients(daemon):
 
 
 def test_clients_that_take_turns_end_and_nothing_leaks(daemon):
-    """Two pairs, eight clients, two contexts, one place: answers or advice, for ever."""
+    """R03, R07: two pairs, eight clients, two contexts, one place: answers or advice, for ever."""
     home = daemon()
     home.start("--max-loaded", "1")
     heard_out(home)
