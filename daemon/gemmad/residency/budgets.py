@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import compress
 from typing import NamedTuple
 
 from gemmad.core import ModelName
@@ -96,20 +97,44 @@ class Way:
     choice: object = None
 
 
+class Columns(NamedTuple):
+    """What the pairs have of one budget, each in its place, and what all can give together."""
+
+    prefixes: list[int]
+    drafters: list[int]
+    rests: list[int]
+    most: int  # without the end of a busy pair
+    most_drained: int
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that a decision depends on; `most` keeps sums of it that are asked for often."""
+    """All that a decision depends on; `columns` keeps what was asked for of it."""
 
     rooms: tuple[Room, ...]
     held: tuple[Held, ...] = ()
     spare: Takes = field(default_factory=dict)
     loading: frozenset[str] = frozenset()  # budgets that loads under way share
     now: float = 0.0
-    most: dict[tuple[str, bool], int] = field(default_factory=dict, compare=False, repr=False)
+    columns: dict[str, Columns] = field(default_factory=dict, compare=False, repr=False)
 
     def room(self, id: str) -> Room | None:
         """The budget of that id."""
         return next((room for room in self.rooms if room.id == id), None)
+
+    def of(self, budget: str) -> Columns:
+        """What there is to be given of the budget."""
+        if (known := self.columns.get(budget)) is None:
+            known = self.columns[budget] = self._columns(budget)
+        return known
+
+    def _columns(self, budget: str) -> Columns:
+        prefixes = [pair.prefixes.get(budget, 0) for pair in self.held]
+        drafters = [pair.drafter.get(budget, 0) for pair in self.held]
+        rests = [pair.rest.get(budget, 0) for pair in self.held]
+        parts = self.spare.get(budget, 0) + sum(prefixes) + sum(drafters)
+        idle = sum(compress(rests, [not pair.is_busy for pair in self.held]))
+        return Columns(prefixes, drafters, rests, parts + idle, parts + sum(rests))
 
     def planned(self, way: Way, steps: Sequence[Step]) -> "Situation":
         """The same for whoever comes next: the way's memory is spoken for, and so are the steps."""
@@ -130,7 +155,7 @@ class Situation:
         spare = _NOTHING if None in kinds else self.spare
         held = tuple(pair for pair in kept if pair is not None)
         loading = self.loading | (way.takes.keys() - {PLACES})
-        return replace(self, rooms=rooms, held=held, spare=spare, loading=loading, most={})
+        return replace(self, rooms=rooms, held=held, spare=spare, loading=loading, columns={})
 
 
 def spread(nbytes: int, by: Takes) -> dict[str, int]:

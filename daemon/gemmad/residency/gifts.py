@@ -7,6 +7,7 @@ a budget is a column; a kind's offers are taken at once up to where a budget is 
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 from gemmad.residency.budgets import PLACES, Kind, Situation, Step, Takes
@@ -42,15 +43,8 @@ def steps_for(
 
 def most_of(situation: Situation, budget: str, kinds: Sequence[Kind]) -> int:
     """The budget's part of all that these kinds can give."""
-    drains = Kind.DRAIN in kinds
-    known = situation.most
-    if (budget, drains) not in known:
-        total = situation.spare.get(budget, 0)
-        for pair in situation.held:
-            total += pair.drafter.get(budget, 0) + pair.prefixes.get(budget, 0)
-            total += pair.rest.get(budget, 0) if drains or not pair.is_busy else 0
-        known[budget, drains] = total
-    return known[budget, drains]
+    columns = situation.of(budget)
+    return columns.most_drained if Kind.DRAIN in kinds else columns.most
 
 
 class _Gifts:
@@ -60,6 +54,7 @@ class _Gifts:
         self._situation = situation
         self._held = situation.held
         self._budgets = tuple(missing)
+        self._columns = tuple(map(situation.of, missing))
         self._need = list(missing.values())  # below 0: more than was needed
         self._taken: list[_Taken] = []
         self._oldest: list[int] = []
@@ -131,18 +126,17 @@ class _Gifts:
 
     def _offers(self, kind: Kind) -> tuple[list[int], list[Column]]:
         """Whose, and what it gives of each budget."""
-        held, budgets = self._held, self._budgets
         match kind:
             case Kind.SPARE:
-                return [_SPARE], [[self._situation.spare.get(b, 0)] for b in budgets]
+                return [_SPARE], [[self._situation.spare.get(b, 0)] for b in self._budgets]
             case Kind.RECLAIM:
-                return self._by_age(), [[p.prefixes.get(b, 0) for p in held] for b in budgets]
+                return self._by_age(), [columns.prefixes for columns in self._columns]
             case Kind.DETACH | Kind.DETACH_BUSY:
                 busy = kind is Kind.DETACH_BUSY
-                order = [index for index in self._by_age() if held[index].is_busy is busy]
-                return order, [[p.drafter.get(b, 0) for p in held] for b in budgets]
+                order = [index for index in self._by_age() if self._held[index].is_busy is busy]
+                return order, [columns.drafters for columns in self._columns]
             case Kind.STOP | Kind.DRAIN:
-                return self._by_value(busy=kind is Kind.DRAIN), list(map(self._by_end, budgets))
+                return self._by_value(busy=kind is Kind.DRAIN), self._by_ends()
 
     def _by_age(self) -> list[int]:
         if not self._oldest:
@@ -152,10 +146,9 @@ class _Gifts:
 
     def _by_value(self, *, busy: bool) -> list[int]:
         nbytes = [0] * len(self._held)
-        for budget in self._budgets:
+        for budget, columns in zip(self._budgets, self._columns, strict=True):
             if budget != PLACES:
-                own = [p.rest.get(budget, 0) + p.drafter.get(budget, 0) for p in self._held]
-                nbytes = [total + mine for total, mine in zip(nbytes, own, strict=True)]
+                nbytes = list(map(add, nbytes, map(add, columns.rests, columns.drafters)))
         now = self._situation.now
         values = {
             index: pair.value(now, nbytes[index])
@@ -164,18 +157,18 @@ class _Gifts:
         }
         return sorted(values, key=values.__getitem__)
 
-    def _by_end(self, budget: str) -> Column:
+    def _by_ends(self) -> list[Column]:
         """What the end of each pair gives beyond its parts that were taken."""
-        whole = [
-            pair.rest.get(budget, 0) + pair.drafter.get(budget, 0) + pair.prefixes.get(budget, 0)
-            for pair in self._held
+        found = [
+            list(map(add, columns.rests, map(add, columns.prefixes, columns.drafters)))
+            for columns in self._columns
         ]
-        place = self._budgets.index(budget)
         for kind, pairs, gives in self._taken:
             if kind is not Kind.SPARE and kind not in _ENDS:
-                for index in pairs:
-                    whole[index] -= gives[place][index]
-        return whole
+                for column, given in zip(found, gives, strict=True):
+                    for index in pairs:
+                        column[index] -= given[index]
+        return found
 
 
 def _useful(order: Sequence[int], columns: Sequence[Column]) -> list[int]:
