@@ -31,9 +31,12 @@ def loaded(num_ctx: int = 4096) -> wire.Loaded:
     )  # fmt: skip
 
 
-def wanted(name: str, num_ctx: int = 4096, *, exact: bool = False, content: bytes = b"") -> Wanted:
+def wanted(
+    name: str, num_ctx: int = 4096, *, exact: bool = False, content: bytes = b"", more_than: int = 0
+) -> Wanted:
     """A pair a request needs; `content` stands for its files."""
-    return Wanted(ModelName.parse(name).key, pair(name, content), num_ctx, exact)
+    key = ModelName.parse(name).key
+    return Wanted(key, pair(name, content), num_ctx, exact, more_than=more_than)
 
 
 @functools.cache
@@ -217,6 +220,8 @@ def sized(
     def ways(want: Wanted, machine: Machine, _rooms: Rooms) -> Iterator[Way]:
         budget = machine.budget_of(machine.devices[0].id)
         assert budget is not None
+        if want.num_ctx <= want.more_than:
+            return
         has = want.manifest.drafter is not None and not want.without_drafter
         sizes = [(target + (drafter if has else 0), has)]
         sizes += [(nbytes, False) for nbytes in smaller]

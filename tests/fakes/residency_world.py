@@ -40,11 +40,11 @@ class Process:
 class World(RecordingEffects):
     """The scheduler's effects, carried out on numbers."""
 
-    def __init__(self, **rules) -> None:
+    def __init__(self, ways: WaysOf | None = None, **rules) -> None:
         super().__init__()
         defaults = {"max_loaded": 3, "max_queue": 6, "keep_alive_s": 60.0, "queue_s": 500.0}
         self.rules = Rules(**(defaults | {"reserve": RESERVE} | rules))
-        ways = WaysOf(sized(TARGET, DRAFTER, smaller=(TARGET, ALONE)), self.unusable)
+        ways = ways or WaysOf(sized(TARGET, DRAFTER, smaller=(TARGET, ALONE)), self.unusable)
         self.scheduler = Scheduler(self, self.rules, ways)
         self.processes: dict[Resident, Process] = {}
         self.outside = 0

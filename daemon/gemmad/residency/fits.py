@@ -177,7 +177,8 @@ def _given_up(wanted: Wanted, slots: int) -> Iterator[_Given]:
         for drafter in (True, False) if has_drafter else (False,):
             contexts = [wanted.num_ctx] if wanted.exact else _halves(wanted.num_ctx, LEAST_CTX)
             for num_ctx in contexts:
-                yield _Given(num_ctx, drafter, count)
+                if num_ctx > wanted.more_than:
+                    yield _Given(num_ctx, drafter, count)
 
 
 def _halves(most: int, least: int) -> Iterator[int]:

@@ -14,7 +14,7 @@ from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed, WillNotFit
 from gemmad.core import ModelName
 from gemmad.memory.readings import Machine
 from gemmad.residency.breaker import CrashBreaker
-from gemmad.residency.budgets import PLACES, Situation, Way
+from gemmad.residency.budgets import PLACES, Kind, Situation, Step, Way
 from gemmad.residency.dealing import levels
 from gemmad.residency.drafters import SetAside
 from gemmad.residency.effects import Effects
@@ -99,6 +99,25 @@ class Placer:
         numbers = _estimated(resident.fit, machine)
         fix = "Use a smaller or packed variant or a smaller num_ctx, or free memory others hold."
         return WillNotFit(f"{error.message} {numbers}", fix=fix)
+
+    def cannot_grow(
+        self, waiter: Waiter, resident: Resident, machine: Machine, now: float
+    ) -> WillNotFit | None:
+        """Why the pair would have no larger context if it were loaded again: others hold the room.
+
+        Nobody else leaves for it.
+        """
+        kind = Kind.DRAIN if resident.users else Kind.STOP
+        situation = self._roster.situation(machine, now)
+        after = situation.planned(Way({}), (Step(kind, resident.wanted.name),))
+        wanted = self._wanted(waiter.wanted)
+        found = plan(after, self._ways.ways(wanted, machine, partial(levels, after)))
+        if found.way is not None and not found.steps:
+            return None
+        return WillNotFit(
+            f"memory has no room to give model '{wanted.name.short}' a context of more than "
+            f"{wanted.more_than} tokens."
+        )
 
     def place(self, machine: Machine, now: float) -> None:
         """Every pair that is waited for is loaded, or on its way to be, or refused."""

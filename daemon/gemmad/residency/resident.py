@@ -49,6 +49,7 @@ class Wanted:
     draft_quantize: Quantize | None = None
     deterministic: bool = False
     exact_weights: bool = False  # it named one of these: a pair loaded otherwise will not do
+    more_than: int = 0  # its prompt did not fit into a context of so many, made smaller for room
     without_drafter: bool = False  # for harm it did, or for want of memory at an earlier try
 
     @property
@@ -150,5 +151,7 @@ class Resident:
             return False
         if wanted.exact:
             return self.num_ctx == wanted.num_ctx
+        if self.num_ctx <= wanted.more_than:
+            return False
         # What was asked for counts: where memory has room for less, a load brings no more.
         return mine.num_ctx >= wanted.num_ctx

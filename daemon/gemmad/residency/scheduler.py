@@ -5,7 +5,8 @@ Every method takes the time and is called by one owner (loop.py). What may happe
 1. The daemon stops, the queue is full, or the breaker is open: it is refused.
 2. Its pair is READY as wanted: it is granted; a batch request only when a slot is free.
 3. Its pair is LOADING: it waits. READY otherwise (num_ctx, new files): the pair drains, it waits;
-   unless it was reloaded too often for such requests: it is refused.
+   unless it was reloaded too often for such requests, or wants the context back that there was no
+   room for, and there is none yet: it is refused.
 4. Its pair is DRAINING or STOPPING: it waits until that is gone.
 5. Its pair is not loaded: the planner decides (placing.py) at the next look at the machine.
 6. Its deadline passes: it is refused, wherever it stands in the queue.
@@ -236,10 +237,14 @@ class Scheduler:
                 self._meet(waiter, resident, now)
         if not homeless:
             return
-        if self.machine is not None and now - self._looked_at <= FRESH_S:
-            self._placer.place(self.machine, now)  # 5
+        if machine := self._fresh(now):
+            self._placer.place(machine, now)  # 5
         else:
             self.wants_look = True
+
+    def _fresh(self, now: float) -> Machine | None:
+        """The machine as it is; None: it has to be looked at."""
+        return self.machine if now - self._looked_at <= FRESH_S else None
 
     def _meet(self, waiter: Waiter, resident: Resident, now: float) -> None:
         if not resident.serves(waiter.wanted):
@@ -258,6 +263,13 @@ class Scheduler:
         if same and (refusal := self._reloads.refusal(name, now, leaves=True)):
             self._refuse(waiter, refusal)
             return
+        if waiter.wanted.more_than:
+            if (machine := self._fresh(now)) is None:
+                self.wants_look = True
+                return
+            if no_room := self._placer.cannot_grow(waiter, resident, machine, now):
+                self._refuse(waiter, no_room)
+                return
         resident.leaves_for_others = same
         self._placer.keep(name, resident.keep_alive_s)
         why = "a request wants it with other settings" if same else "its files have changed"

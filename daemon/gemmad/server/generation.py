@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from gemmad import wire
-from gemmad.api.errors import BadRequest
+from gemmad.api.errors import BadRequest, PromptTooLong, WillNotFit
 from gemmad.core import Manifest
 from gemmad.dialects.ollama import requests
 from gemmad.dialects.ollama.options import read_options
@@ -56,6 +56,15 @@ async def _answer(
     return json_response(await generation.whole())
 
 
+class _Outgrown(Exception):
+    """A prompt did not fit into a context that was made smaller for want of memory."""
+
+    def __init__(self, num_ctx: int, refusal: PromptTooLong) -> None:
+        super().__init__(num_ctx)
+        self.num_ctx = num_ctx
+        self.refusal = refusal
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One request on its way through residency and the runner."""
@@ -71,7 +80,7 @@ class Generation:
         if self.request.unload_only:
             await self.services.residency.unload(self.request.model)
             return self.reply.empty("unload")
-        async with self._lease() as lease:
+        async with self._lease(self._wanted()) as lease:
             self.reply.load_ns = lease.load_ns
         return self.reply.empty("load")
 
@@ -105,22 +114,48 @@ class Generation:
         raise AssertionError("an answer ends with its Done")
 
     async def _events(self) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
+        """What comes of it; where its prompt needs the context that had no room, once more.
+
+        Nothing was said before a runner refuses a prompt.
+        """
+        wanted = self._wanted()
+        try:
+            async with contextlib.aclosing(self._answered(wanted)) as answer:
+                async for events in answer:
+                    yield events
+            return
+        except _Outgrown as error:
+            outgrown = error
+        larger = replace(wanted, more_than=outgrown.num_ctx)
+        try:
+            async with contextlib.aclosing(self._answered(larger)) as answer:
+                async for events in answer:
+                    yield events
+        except (_Outgrown, WillNotFit) as error:
+            raise outgrown.refusal from error
+
+    async def _answered(self, wanted: Wanted) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
         watch = AnswerWatch(self.services.counts, self.services.clock.monotonic_ns)
-        async with self._lease() as lease:
+        async with self._lease(wanted) as lease:
             watch.granted()
             self.reply.load_ns = lease.load_ns
             answer = lease.generate(self._frame(lease))
             async with contextlib.aclosing(answer):
-                async for events in answer:
-                    watch.saw(events)
-                    yield events
+                try:
+                    async for events in answer:
+                        watch.saw(events)
+                        yield events
+                except PromptTooLong as refusal:
+                    if wanted.exact or lease.num_ctx >= wanted.num_ctx:
+                        raise
+                    raise _Outgrown(lease.num_ctx, refusal) from refusal
 
-    def _lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+    def _wanted(self) -> Wanted:
         options = self.request.options
         most = self.manifest.details.context_length or self.services.num_ctx
         num_ctx = min(options.num_ctx or self.services.num_ctx, most)  # as Ollama: clamped
         deterministic = _first(options.deterministic, self.services.deterministic)
-        wanted = Wanted(
+        return Wanted(
             self.request.model.key,
             self.manifest,
             num_ctx,
@@ -130,6 +165,8 @@ class Generation:
             deterministic=bool(deterministic),
             exact_weights=options.names_weights,
         )
+
+    def _lease(self, wanted: Wanted) -> contextlib.AbstractAsyncContextManager[Lease]:
         return self.services.residency.lease(wanted, self.request.keep_alive_s, self.priority)
 
     def _frame(self, lease: Lease) -> wire.Generate:

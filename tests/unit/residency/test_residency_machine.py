@@ -27,11 +27,13 @@ class Life(RuleBasedStateMachine):
         name=st.sampled_from("abcde"),
         num_ctx=st.sampled_from([1024, 2048]),
         exact=st.booleans(),
+        more_than=st.sampled_from([0, 0, 0, 1024]),
         keep=st.sampled_from([None, 0, 5, float("inf")]),
         priority=st.sampled_from(["interactive", "interactive", "batch"]),
     )
-    def ask(self, name, num_ctx, exact, keep, priority):
-        self.world.ask(name, keep, priority, num_ctx=num_ctx, exact=exact)
+    def ask(self, name, num_ctx, exact, more_than, keep, priority):
+        outgrown = 0 if exact else more_than
+        self.world.ask(name, keep, priority, num_ctx=num_ctx, exact=exact, more_than=outgrown)
 
     @precondition(lambda self: self.world.loading)
     @rule(outcome=st.sampled_from(OUTCOMES), took=st.sampled_from([0.7, 1.0]))

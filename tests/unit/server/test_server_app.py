@@ -1,21 +1,24 @@
 """The application with runners in this process: bounds, streams and errors."""
 
 import asyncio
+import sys
+from dataclasses import replace
 
 import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from gemmad import wire
-from gemmad.api.errors import Busy, RunnerCrashed
+from gemmad.api.errors import Busy, PromptTooLong, RunnerCrashed
 from gemmad.core import ModelName
 from gemmad.dialects.ollama.replies import Clock
+from gemmad.residency.placing import WaysOf
 from gemmad.server import bodies
 from gemmad.server.app import ROUTES, create_app
 from gemmad.server.services import Services
 from gemmad.store.store import Store
 from tests.fakes.played_residency import played_residency
-from tests.fakes.residency_fakes import InProcessRunner
+from tests.fakes.residency_fakes import InProcessRunner, sized
 from tests.fakes.store_scenes import put
 
 NANO = ModelName.parse("nano")
@@ -124,6 +127,40 @@ async def test_a_bug_is_a_500_without_details(client, monkeypatch):
 
     assert answer.status == 500
     assert "secret" not in await answer.text()
+
+
+class ShortRunner(InProcessRunner):
+    """Its context has no room for any prompt, unless it is the whole one."""
+
+    async def generate(self, request):
+        if self.load.num_ctx < 4096:
+            raise PromptTooLong("too long")
+        async for event in super().generate(request):
+            yield event
+
+
+@pytest.mark.parametrize(("contexts", "status"), [([2048, 4096], 200), ([2048], 400)])
+async def test_a_prompt_too_long_for_a_context_made_smaller(
+    tmp_path, monkeypatch, contexts, status
+):
+    """It is answered in the whole context if memory has room by then, else refused as it was."""
+    monkeypatch.setattr(sys.modules[__name__], "InProcessRunner", ShortRunner)
+    stage = Stage(tmp_path)
+
+    def ways(wanted, machine, rooms):
+        sizes = [num_ctx for num_ctx in contexts if num_ctx > wanted.more_than]
+        return sized()(replace(wanted, num_ctx=sizes[0]), machine, rooms) if sizes else ()
+
+    stage.residency = played_residency(tmp_path, stage.start, stage.prepare, ways=WaysOf(ways))
+    stage.services = replace(stage.services, residency=stage.residency)
+    stage.residency.start()
+    async with TestClient(TestServer(create_app(stage.services))) as client:
+        answer = await client.post("/api/chat", json=CHAT | {"stream": False})
+        told = await answer.json()
+    await stage.residency.close()
+
+    assert answer.status == status, told
+    assert [load.num_ctx for load in stage.loads] == contexts
 
 
 async def test_context_is_clamped_and_drafting_follows_the_setting(client, stage):
