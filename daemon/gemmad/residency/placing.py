@@ -130,10 +130,10 @@ class Placer:
             if refusal := self._refusal(name, machine, now):
                 self._refuse(waiter, refusal)
                 continue
-            seen.add(name)
-            if self._is_freeing(name, situation, now):
-                continue
-            situation = self._one(waiter, machine, situation, now)
+            if not self._is_freeing(name, situation, now):
+                situation = self._one(waiter, machine, situation, now)
+            if waiter in self._queue:  # else the next one may want less
+                seen.add(name)
 
     def _one(self, waiter: Waiter, machine: Machine, situation: Situation, now: float) -> Situation:
         wanted = self._wanted(waiter.wanted)

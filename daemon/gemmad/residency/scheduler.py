@@ -159,8 +159,10 @@ class Scheduler:
         self._changed(now)
 
     def measured(self, resident: Resident, measured: Measured, now: float) -> None:
-        """A runner told what it takes."""
+        """A runner told what it takes; other figures than before make the last look old."""
         del now
+        if measured != resident.measured:
+            self._looked_at = -math.inf
         self.residents.measured(resident, measured)
 
     # --- the machine and time ---

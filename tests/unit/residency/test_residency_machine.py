@@ -32,7 +32,7 @@ class Life(RuleBasedStateMachine):
         priority=st.sampled_from(["interactive", "interactive", "batch"]),
     )
     def ask(self, name, num_ctx, exact, more_than, keep, priority):
-        outgrown = 0 if exact else more_than
+        outgrown = 0 if exact or more_than >= num_ctx else more_than
         self.world.ask(name, keep, priority, num_ctx=num_ctx, exact=exact, more_than=outgrown)
 
     @precondition(lambda self: self.world.loading)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from gemmad.api.errors import Busy, LoadFailed, RunnerCrashed, WillNotFit
 from gemmad.core import ByteCount
 from gemmad.memory.readings import HOST
+from gemmad.residency.placing import WaysOf
 from gemmad.residency.queue import AGE_S
 from gemmad.residency.reloads import RELOADS, WINDOW_S
 from gemmad.residency.resident import Drafter, State
 from gemmad.residency.roster import SETTLE_S
+from tests.fakes.residency_fakes import sized
 from tests.fakes.residency_world import DRAFTER, RESERVE, TARGET, TOTAL, World
 
 BIG = TARGET + DRAFTER
@@ -224,6 +226,35 @@ def test_will_not_fit_is_said_in_numbers():
 
     assert isinstance(error, WillNotFit)
     assert "it needs 0 MiB, 0 MiB are free" in error.message  # figures of a toy machine
+
+
+def test_who_wants_less_is_not_left_behind_by_who_wants_too_much():
+    """Both wait for one pair; when the first is refused, the second is decided at once."""
+
+    def of_context(want, machine, rooms):
+        return sized(want.num_ctx // 10)(want, machine, rooms)
+
+    world = World(WaysOf(of_context))
+    world.ask("a", num_ctx=1024, exact=True)
+    large = world.ask("a", num_ctx=100_000, exact=True)
+    world.ask("a", num_ctx=4096, exact=True)
+    log(world)
+    world.load_ends("failed")
+
+    assert isinstance(world.errors[large], WillNotFit)
+    assert log(world) == ["refuse a", "refuse a", "load a"]
+
+
+def test_a_runner_that_grew_makes_the_last_look_old():
+    """What it took since then is not given to a newcomer, though it come at once."""
+    world = World()
+    loaded(world, "a")
+    world.outside = TOTAL - RESERVE - 2 * BIG
+    world.look()
+    world.grow(resident(world, "a"), 1)
+    world.ask("b")
+
+    assert world.overdrawn == ""
 
 
 def test_a_drafter_that_kills_its_runner_is_set_aside():
