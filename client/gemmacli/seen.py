@@ -63,10 +63,17 @@ def notes(reply: Json) -> list[str]:
         if (model.get("target") or {}).get("why"):
             lines.append(f"{model['name']}: {model['target']['why']}")
         lines += [f"{model['name']}: {note}" for note in model.get("notes") or ()]
-        if crashes:
-            lines.append(f"{model['name']}: crashed {crashes['count']} times: {crashes['reason']}")
-            lines += [f"    {line}" for line in crashes.get("log") or ()]
+        lines += _crashes(str(model["name"]), crashes)
+    for refused in reply.get("refused") or ():
+        lines += _crashes(f"{refused['model']}: not loaded for now", refused["crashes"])
     return lines
+
+
+def _crashes(who: str, crashes: Json) -> list[str]:
+    if not crashes:
+        return []
+    told = f"{who}: crashed {crashes['count']} times: {crashes['reason']}"
+    return [told, *(f"    {line}" for line in crashes.get("log") or ())]
 
 
 def budgets(reply: Json, columns: int) -> list[str]:

@@ -36,6 +36,7 @@ from gemmad.residency.hands import Tools
 from gemmad.residency.loop import Residency, Senses, since_boot
 from gemmad.residency.placing import WaysOf
 from gemmad.residency.ports import NoSpare, Runner
+from gemmad.residency.reasons import Reasons
 from gemmad.residency.resident import Wanted
 from gemmad.residency.rules import Rules
 from gemmad.residency.seen import ResidencyEvent
@@ -125,6 +126,7 @@ def build(config: Config, store: Store, parts: Parts) -> Services:
             lambda m: store.pair_files(m), Taken(config.locations.state / "taken.json")
         ),
         spare=spare or NoSpare(),
+        reasons=Reasons(config.locations.state / "set_aside.json", VERSION),
     )
     events, counts = Listeners(), Counts()
 

@@ -13,6 +13,7 @@ from gemmad.residency.hands import PrepareLoad, Tools
 from gemmad.residency.loop import Residency, Senses
 from gemmad.residency.placing import WaysOf
 from gemmad.residency.ports import NoSpare, Spare, StartRunner
+from gemmad.residency.reasons import Reasons
 from gemmad.residency.rules import Rules
 from gemmad.residency.seen import OnEvent, unheard
 from gemmad.residency.weighing import Weigher
@@ -44,6 +45,7 @@ def played_residency(
         depths or DepthStates(root / "depths.json"),
         Weigher(files, Taken(root / "taken.json")),
         spare or NoSpare(),
+        Reasons(root / "set_aside.json", "1"),
     )
     perceived = senses or Senses(probe or ScriptedProbe([machine_of(LARGE)]))
     chosen = ways or WaysOf(sized())

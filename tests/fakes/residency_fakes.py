@@ -9,7 +9,7 @@ import msgspec
 
 from gemmad import wire
 from gemmad.api.errors import GemmaError, RunnerCrashed
-from gemmad.core import Manifest, ModelName
+from gemmad.core import Digest, Manifest, ModelName
 from gemmad.memory.parts import Setting
 from gemmad.memory.readings import Machine
 from gemmad.residency.budgets import PLACES, Way
@@ -155,6 +155,7 @@ class RecordingEffects:
         self.attaching: list[Resident] = []
         self.checking: list[Resident] = []
         self.spares_dropped = 0
+        self.kept: dict[Digest, str] = {}  # why drafters are set aside
 
     def load(self, resident: Resident) -> None:
         self.log.append(f"load {resident.wanted.name.short}")
@@ -179,6 +180,9 @@ class RecordingEffects:
     def check(self, resident: Resident) -> None:
         self.log.append(f"check {resident.wanted.name.short}")
         self.checking.append(resident)
+
+    def keep_set_aside(self, reasons: Mapping[Digest, str]) -> None:
+        self.kept = dict(reasons)
 
     def drop_spare(self) -> None:
         self.log.append("drop spare")

@@ -7,7 +7,7 @@ then they run out of memory. Whatever they are asked they do when the test lets 
 from dataclasses import dataclass, replace
 
 from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed, WillNotFit
-from gemmad.core import ByteCount
+from gemmad.core import ByteCount, Digest
 from gemmad.memory.readings import Machine
 from gemmad.residency.budgets import Kind
 from gemmad.residency.placing import WaysOf
@@ -40,12 +40,14 @@ class Process:
 class World(RecordingEffects):
     """The scheduler's effects, carried out on numbers."""
 
-    def __init__(self, ways: WaysOf | None = None, **rules) -> None:
+    def __init__(
+        self, ways: WaysOf | None = None, set_aside: dict[Digest, str] | None = None, **rules
+    ) -> None:
         super().__init__()
         defaults = {"max_loaded": 3, "max_queue": 6, "keep_alive_s": 60.0, "queue_s": 500.0}
         self.rules = Rules(**(defaults | {"reserve": RESERVE} | rules))
         ways = ways or WaysOf(sized(TARGET, DRAFTER, smaller=(TARGET, ALONE)), self.unusable)
-        self.scheduler = Scheduler(self, self.rules, ways)
+        self.scheduler = Scheduler(self, self.rules, ways, set_aside or {})
         self.processes: dict[Resident, Process] = {}
         self.outside = 0
         self.lost = False

@@ -10,6 +10,7 @@ from gemmad.residency.seen import (
     LoadProgress,
     Ours,
     QueuedSeen,
+    RefusedSeen,
     ResidencySnapshot,
     ResidentSeen,
     TargetSeen,
@@ -102,4 +103,5 @@ SCENE = ResidencySnapshot(
     queue=(QueuedSeen("gemma4:31b", "interactive", 3.25), QueuedSeen("nano:latest", "batch", 1.0)),
     totals=Totals(loads=5, evictions=2, detaches=1, crashes=3),
     notes=("NVIDIA's driver answers slowly",),
+    refused=(RefusedSeen("gemma4:12b", CrashSeen(3, 1_800_000_030.0, "SIGILL", ("last",))),),
 )

@@ -54,7 +54,7 @@ class TwoGpus(RecordingEffects):
         self.rules = Rules(**(defaults | {"reserve": RESERVE} | rules))
         scales, allowed = Scales(whole, layers), Allowed()
         found = WaysOf(lambda want, machine, rooms: ways(want, machine, allowed, scales, rooms))
-        self.scheduler = Scheduler(self, self.rules, found)
+        self.scheduler = Scheduler(self, self.rules, found, {})
         self.held: dict[Resident, dict[str, int]] = {}  # bytes by device of those in memory
         self.drafters: dict[Resident, int] = {}
         self.prefixes: dict[Resident, int] = {}

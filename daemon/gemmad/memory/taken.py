@@ -9,19 +9,17 @@ A hint only: an unreadable file is forgotten. Of one key the greatest of the las
 slowly sinking, so that one lucky reading does not make the next load fail.
 """
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from gemmad.core import ByteCount, Digest
+from gemmad.formats.hints import HintFile
 from gemmad.memory.estimate import Estimate, Setting
 
 MAX_LOADS = 256
 _SINKS = 0.1  # of the difference, with each load that took less
-
-log = logging.getLogger(__name__)
 
 
 class Took(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,15 +35,9 @@ class Taken:
 
     def __init__(self, path: Path) -> None:
         """What an earlier daemon saved is known."""
-        self._path = path
-        self._loads: dict[str, Took] = {}
+        self._file = HintFile(path, dict[str, Took], "what loads took")
+        self._loads = self._file.read() or {}
         self._saved = True
-        try:
-            self._loads = msgspec.json.decode(path.read_bytes(), type=dict[str, Took])
-        except FileNotFoundError:
-            pass
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            log.warning("forgetting what loads took: %s", error)
 
     def known(self, pair: Digest, setting: Setting, place: str = "") -> Took | None:
         """What a load of this pair in this way took, if one did; on a `place` of a split."""
@@ -72,15 +64,7 @@ class Taken:
 
     def save(self) -> None:
         """What is known is on disk, as far as the disk lets it."""
-        if self._saved:
-            return
-        part = self._path.with_suffix(".part")
-        try:
-            part.write_bytes(msgspec.json.encode(self._loads))
-            part.replace(self._path)
-            self._saved = True
-        except OSError as error:
-            log.warning("what loads took could not be saved: %s", error)
+        self._saved = self._saved or self._file.write(self._loads)
 
 
 def _key(pair: Digest, setting: Setting, place: str) -> str:

@@ -1,6 +1,7 @@
 """Stops a pair that keeps crashing from being started again and again; time is an argument."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,6 +53,13 @@ class CrashBreaker:
         if not count and now >= record.open_until:
             return None
         return CrashRecord(count, record.open_until, record.reason, record.log_tail)
+
+    def refused(self, now: float) -> Iterator[tuple[ModelName, CrashRecord]]:
+        """Who may not be started at `now`, and why."""
+        for name in self._records:
+            record = self.record(name, now)
+            if record is not None and now < record.open_until:
+                yield name, record
 
     def refusal(self, name: ModelName, now: float) -> GemmaError | None:
         """Why `name` may not be started at `now`, or None."""

@@ -3,16 +3,12 @@
 <state>/depths.json   {"<manifest id>": {...the controller's own words...}, ...}
 """
 
-import logging
 from pathlib import Path
 
-import msgspec
-
 from gemmad.core import Digest, Manifest
+from gemmad.formats.hints import HintFile
 
 MAX_PAIRS = 64
-
-log = logging.getLogger(__name__)
 
 
 class DepthStates:
@@ -20,16 +16,9 @@ class DepthStates:
 
     def __init__(self, path: Path) -> None:
         """What an earlier daemon saved is known; an unreadable file is forgotten (a hint only)."""
-        self._path = path
-        self._states: dict[Digest, dict[str, object]] = {}
+        self._file = HintFile(path, dict[Digest, dict[str, object]], "draft depths")
+        self._states = self._file.read() or {}
         self._saved = True
-        try:
-            kind = dict[Digest, dict[str, object]]
-            self._states = msgspec.json.decode(path.read_bytes(), type=kind)
-        except FileNotFoundError:
-            pass
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            log.warning("forgetting saved draft depths: %s", error)
 
     def known(self, manifest: Manifest) -> dict[str, object] | None:
         """The last state of this pair, if any."""
@@ -45,12 +34,4 @@ class DepthStates:
 
     def save(self) -> None:
         """What is known is on disk, as far as the disk lets it."""
-        if self._saved:
-            return
-        part = self._path.with_suffix(".part")
-        try:
-            part.write_bytes(msgspec.json.encode(self._states))
-            part.replace(self._path)
-            self._saved = True
-        except OSError as error:
-            log.warning("draft depths could not be saved: %s", error)
+        self._saved = self._saved or self._file.write(self._states)

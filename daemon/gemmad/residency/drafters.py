@@ -6,6 +6,7 @@ drafter away. A SIGKILL is somebody's, not the drafter's.
 
 import signal
 from collections import deque
+from collections.abc import Callable, Mapping
 
 from gemmad.api.errors import RunnerCrashed
 from gemmad.core import Digest
@@ -16,12 +17,17 @@ WINDOW_S = 60.0
 _IN_USE = (Drafter.ATTACHED, Drafter.ATTACHING)
 
 
+Keep = Callable[[Mapping[Digest, str]], None]  # all reasons, whenever they change
+
+
 class SetAside:
     """Reasons by pair, until its files change or it is unloaded by its user."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[Digest, str], keep: Keep) -> None:
+        """`known`: those that were kept earlier."""
         self._crashes: dict[Digest, deque[float]] = {}
-        self._reasons: dict[Digest, str] = {}
+        self._reasons = dict(known)
+        self._keep = keep
 
     def why(self, pair: Digest) -> str | None:
         """Why the pair's drafter is not to be used; None: it may be."""
@@ -47,8 +53,10 @@ class SetAside:
     def put(self, pair: Digest, reason: str) -> None:
         """The pair's drafter is set aside."""
         self._reasons[pair] = reason
+        self._keep(self._reasons)
 
     def forget(self, pair: Digest) -> None:
         """The drafter may try again."""
-        self._reasons.pop(pair, None)
         self._crashes.pop(pair, None)
+        if self._reasons.pop(pair, None) is not None:
+            self._keep(self._reasons)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gemmad.api.errors import GemmaError
-from gemmad.core import ModelName
+from gemmad.core import Digest, ModelName
 from gemmad.residency.resident import Resident, Waiter
 from gemmad.residency.seen import EventKind
 
@@ -34,6 +34,10 @@ class Effects(Protocol):
 
     def check(self, resident: Resident) -> None:
         """End the runner if it does not answer; then `gone` follows."""
+        ...
+
+    def keep_set_aside(self, reasons: Mapping[Digest, str]) -> None:
+        """The next daemon knows these drafters as set aside, and no others."""
         ...
 
     def drop_spare(self) -> None:

@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 
 from gemmad import wire
 from gemmad.api.errors import GemmaError, LoadFailed, RunnerCrashed
-from gemmad.core import ModelName
+from gemmad.core import Digest, ModelName
 from gemmad.residency.budgets import Kind
 from gemmad.residency.depths import DepthStates
 from gemmad.residency.fits import Fit
 from gemmad.residency.ports import Runner, Spare, StartRunner
+from gemmad.residency.reasons import Reasons
 from gemmad.residency.resident import Resident, Waiter, Wanted
 from gemmad.residency.seen import EventKind
 from gemmad.residency.weighing import Weigher
@@ -56,6 +57,7 @@ class Tools:
     depths: DepthStates
     weigher: Weigher
     spare: Spare
+    reasons: Reasons
 
 
 class Hands:
@@ -100,6 +102,10 @@ class Hands:
     def check(self, resident: Resident) -> None:
         """A task ends the runner if it says nothing for CHECK_S."""
         self._begin(self._check(resident), f"check {resident.wanted.name}")
+
+    def keep_set_aside(self, reasons: Mapping[Digest, str]) -> None:
+        """They are on disk: a small file, and seldom."""
+        self._tools.reasons.save(reasons)
 
     def drop_spare(self) -> None:
         """A task ends the spare."""

@@ -146,7 +146,7 @@ class Residency:
         # Written by every public method and by effect tasks, read by the owner task alone.
         self._inbox: asyncio.Queue[Callable[[float], None]] = asyncio.Queue()
         self._hands = Hands(tools, self._inbox.put_nowait, self._told)
-        self._scheduler = Scheduler(self._hands, rules, ways)
+        self._scheduler = Scheduler(self._hands, rules, ways, tools.reasons.known())
         self._hands.events = self._scheduler
         self._owner: asyncio.Task[None] | None = None
         self._gone = asyncio.Condition()

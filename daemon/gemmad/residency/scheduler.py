@@ -17,9 +17,10 @@ Decisions about memory need a fresh look: when `wants_look`, the owner reads the
 """
 
 import math
+from collections.abc import Mapping
 
 from gemmad.api.errors import Busy, GemmaError, RunnerCrashed, WillNotFit
-from gemmad.core import ModelName
+from gemmad.core import Digest, ModelName
 from gemmad.memory.nvml import LOST
 from gemmad.memory.readings import Machine
 from gemmad.residency.breaker import CrashBreaker
@@ -46,14 +47,17 @@ RETURN_LOOK_S = 0.25  # between looks while memory of ended processes is to come
 class Scheduler:
     """The residents and the queue."""
 
-    def __init__(self, effects: Effects, rules: Rules, ways: WaysOf) -> None:
+    def __init__(
+        self, effects: Effects, rules: Rules, ways: WaysOf, set_aside: Mapping[Digest, str]
+    ) -> None:
+        """`set_aside`: drafters that did harm earlier, and how, by pair."""
         self._effects = effects
         self._rules = rules
         self.queue = WaitingQueue()
         self.residents = Roster(effects, rules)
         self.breaker = CrashBreaker()
         self._reloads = Reloads()
-        self._set_aside = SetAside()
+        self._set_aside = SetAside(set_aside, effects.keep_set_aside)
         self._keeper = Keeper(self.residents, effects, rules)
         self._placer = Placer(
             self.residents, self.queue, self._set_aside, self._reloads, self.breaker, effects,

@@ -103,6 +103,14 @@ class CrashSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedSeen:
+    """A pair that is not in memory and not loaded for now: its runner crashed too often."""
+
+    name: str
+    crashes: CrashSeen
+
+
+@dataclass(frozen=True, slots=True)
 class ResidentSeen:
     """One pair in memory or on its way in or out."""
 
@@ -199,3 +207,4 @@ class ResidencySnapshot:
     queue: tuple[QueuedSeen, ...] = ()  # who is served first comes first
     totals: Totals = Totals()
     notes: tuple[str, ...] = ()
+    refused: tuple[RefusedSeen, ...] = ()

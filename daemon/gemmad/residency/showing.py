@@ -6,7 +6,7 @@ from typing import Literal
 
 from gemmad.core import ByteCount
 from gemmad.memory.readings import HOST, Budget, Machine
-from gemmad.residency.breaker import CrashBreaker
+from gemmad.residency.breaker import CrashBreaker, CrashRecord
 from gemmad.residency.resident import Drafter, Resident
 from gemmad.residency.rules import Rules
 from gemmad.residency.scheduler import Scheduler
@@ -20,6 +20,7 @@ from gemmad.residency.seen import (
     LoadProgress,
     Ours,
     QueuedSeen,
+    RefusedSeen,
     ResidencySnapshot,
     ResidentSeen,
     TargetSeen,
@@ -73,6 +74,11 @@ def snapshot(
         ),
         totals=totals,
         notes=machine.notes if machine else (),
+        refused=tuple(
+            RefusedSeen(str(name), _crash(record, now, unix_offset))
+            for name, record in scheduler.breaker.refused(now)
+            if scheduler.residents.get(name) is None
+        ),
     )
 
 
@@ -153,8 +159,10 @@ def _drafter(one: Resident, aside: str | None) -> DrafterSeen:
 
 def _crashes(breaker: CrashBreaker, one: Resident, now: float, offset: float) -> CrashSeen | None:
     record = breaker.record(one.wanted.name, now)
-    if record is None:
-        return None
+    return None if record is None else _crash(record, now, offset)
+
+
+def _crash(record: CrashRecord, now: float, offset: float) -> CrashSeen:
     open_until = record.open_until + offset if record.open_until > now else None
     return CrashSeen(record.crashes, open_until, record.reason, record.log_tail)
 

@@ -72,7 +72,8 @@ def test_notes_say_why() -> None:
     assert "gemma4:e2b: no drafter: to make room for gemma4:e4b" in lines
     assert "gemma4:e2b: context: memory has room for 4096 tokens of 8192" in lines
     assert "nano:latest: crashed 3 times: SIGSEGV" in lines
-    assert lines[-1] == "    line 8"
+    assert lines[-3] == "    line 8"
+    assert lines[-2:] == ["gemma4:12b: not loaded for now: crashed 3 times: SIGILL", "    last"]
 
 
 def test_budgets_have_bars_of_one_width() -> None:

@@ -90,6 +90,16 @@ def test_pair_kept_for_ever_expires_in_centuries() -> None:
     assert record["expires_at"].startswith("22")
 
 
+def test_a_refused_pair_is_no_running_model() -> None:
+    """Ollama's clients see what runs; the pair stands beside it with the reason."""
+    record = running.ps(SCENE, {}, 0)
+    (refused,) = record["refused"]
+
+    assert "gemma4:12b" not in [model["name"] for model in record["models"]]
+    assert (refused["model"], refused["crashes"]["reason"]) == ("gemma4:12b", "SIGILL")
+    assert refused["crashes"]["log"] == ["last"]
+
+
 def test_crashes_carry_their_last_lines() -> None:
     """How often, why, until when the pair is refused."""
     crashes = running.running(LOADING, None, 0)["crashes"]

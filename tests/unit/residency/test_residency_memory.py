@@ -6,12 +6,15 @@ from dataclasses import replace
 from gemmad.api.errors import Busy, LoadFailed, RunnerCrashed, WillNotFit
 from gemmad.core import ByteCount
 from gemmad.memory.readings import HOST
+from gemmad.residency.breaker import OPEN_S
 from gemmad.residency.placing import WaysOf
 from gemmad.residency.queue import AGE_S
 from gemmad.residency.reloads import RELOADS, WINDOW_S
 from gemmad.residency.resident import Drafter, State
 from gemmad.residency.roster import SETTLE_S
-from tests.fakes.residency_fakes import sized
+from gemmad.residency.seen import Totals
+from gemmad.residency.showing import snapshot
+from tests.fakes.residency_fakes import sized, wanted
 from tests.fakes.residency_world import DRAFTER, RESERVE, TARGET, TOTAL, World
 
 BIG = TARGET + DRAFTER
@@ -274,6 +277,31 @@ def test_a_drafter_that_kills_its_runner_is_set_aside():
     assert ("drafter_set_aside", "a", world.loading[0].drafter_why) in world.told
 
 
+def test_a_drafter_set_aside_earlier_stays_so():
+    """By the daemon before this one; once its user stops the pair, it may try again."""
+    key = wanted("a").manifest.id
+    world = World(set_aside={key: "it did harm"})
+    loaded(world, "a")
+    assert resident(world, "a").drafter is Drafter.SET_ASIDE
+    assert resident(world, "a").drafter_why == "it did harm"
+    world.scheduler.unload(wanted("a").name, world.now)
+    world.stop_ends()
+    world.ask("a")
+
+    assert world.kept == {}
+    assert resident(world, "a").drafter is Drafter.ATTACHED
+
+
+def test_a_drafter_that_is_set_aside_is_kept_so():
+    """Whoever comes after this daemon is told."""
+    world = World()
+    world.ask("a")
+    world.loading[0].heard.progress = type("P", (), {"phase": "drafter"})()
+    world.load_ends("crashed")
+
+    assert world.kept == {wanted("a").manifest.id: "its runner died with it: boom"}
+
+
 def test_a_drafter_is_not_blamed_for_a_kill():
     """SIGKILL is the system's or a person's."""
     world = World()
@@ -457,6 +485,23 @@ def test_a_crashing_pair_is_started_three_times_a_minute_at_most():
     assert log(world).count("load a") <= 4
     record = world.scheduler.breaker.record(asking.wanted.name, world.now)
     assert (record.crashes, record.reason) == (3, "boom")
+
+
+def test_a_pair_that_is_refused_for_its_crashes_is_shown():
+    """Though it is not in memory; not for longer than it is refused."""
+    world = World()
+    for _ in range(3):
+        world.leave(world.ask("a"))
+        world.load_ends("crashed")
+        while world.loading:
+            world.load_ends("crashed")
+
+    def refused(now: float) -> list[tuple[str, str]]:
+        seen = snapshot(world.scheduler, world.rules, Totals(), now, 0.0)
+        return [(one.name, one.crashes.reason) for one in seen.refused]
+
+    assert refused(world.now) == [("a:latest", "boom")]
+    assert refused(world.now + OPEN_S) == []
 
 
 def test_a_killed_runner_s_words_are_kept():

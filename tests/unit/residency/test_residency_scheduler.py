@@ -23,7 +23,7 @@ class World:
         self.effects = RecordingEffects()
         defaults = {"max_loaded": 2, "max_queue": 4, "keep_alive_s": 300.0}
         ways = WaysOf(sized())
-        self.scheduler = Scheduler(self.effects, Rules(**(defaults | rules)), ways)
+        self.scheduler = Scheduler(self.effects, Rules(**(defaults | rules)), ways, {})
         self.machine = machine_of(1 << 40)
         self.now = 0.0
 

@@ -31,6 +31,7 @@ def ps(seen: ResidencySnapshot, manifests: Mapping[Digest, Manifest], now_ns: in
             {"model": w.name, "priority": w.priority, "waiting_s": round(w.waiting_s, 3)}
             for w in seen.queue
         ],
+        "refused": [{"model": one.name, "crashes": _crashes(one.crashes)} for one in seen.refused],
         "totals": asdict(seen.totals),
         "notes": list(seen.notes),
     }
