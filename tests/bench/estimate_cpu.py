@@ -64,7 +64,8 @@ async def run(pair: Path, options: argparse.Namespace, log: Path) -> dict[str, A
         files=files, num_ctx=options.context, num_parallel=options.slots, device="cpu",
         prefix_bytes=0, **how,
     )  # fmt: skip
-    watching = asyncio.create_task(_watch())
+    peaks: list[int] = []
+    watching = asyncio.create_task(_watch(peaks))
     runner = await Runner.start(
         RunnerSpec(load, log, "bench"), on_progress=lambda _: None, deadline_s=900
     )
@@ -75,7 +76,7 @@ async def run(pair: Path, options: argparse.Namespace, log: Path) -> dict[str, A
     at_end = _memory(runner.pid)
     await runner.stop()
     names = ("target_weights", "drafter_weights", "kv", "drafter_state", "workspace", "host")
-    measured = max(at_end["RssAnon"], *_peaks)
+    measured = max(at_end["RssAnon"], *peaks)
     return {
         "shape": options.shape, "context": options.context, "slots": options.slots, **how,
         "estimate": expected.device, "measured": measured,
@@ -86,15 +87,12 @@ async def run(pair: Path, options: argparse.Namespace, log: Path) -> dict[str, A
     }  # fmt: skip
 
 
-_peaks: list[int] = [0]
-
-
-async def _watch() -> None:
-    """Takes note of the most that a child has, from its first moment on."""
+async def _watch(peaks: list[int]) -> None:
+    """Takes note of what a child has, from its first moment on."""
     me = psutil.Process()
     while True:
         with contextlib.suppress(psutil.Error, OSError, KeyError):
-            _peaks.extend(_memory(child.pid)["RssAnon"] for child in me.children())
+            peaks.extend(_memory(child.pid)["RssAnon"] for child in me.children())
         await asyncio.sleep(_LOOK_S)
 
 
