@@ -136,6 +136,12 @@ class PartialMachine(RuleBasedStateMachine):
             assert all(data is DATA for _, data in self.known.values())
             self.committed = True
 
+    @precondition(lambda self: self.committed)
+    @rule()
+    def next_life_after_the_commit(self) -> None:
+        """What is whole stays so."""
+        self.store = Store(self.root, UnsyncedDisk(), chunk_bytes=CHUNK)
+
     def missing(self) -> list[int]:
         return [
             chunk
