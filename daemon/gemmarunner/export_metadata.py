@@ -7,6 +7,8 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 from tokenizers import Tokenizer
 
+from gemmad.api.errors import BadRequest
+from gemmad.formats.gguf import LIMITS
 from gemmarunner.chat import Format
 from gemmarunner.gguf_tokenizer import HF_JSON, SHOWN_CONTROLS
 from gemmarunner.models.config import DrafterConfig, LayerConfig, TargetConfig
@@ -62,10 +64,26 @@ def add_text(
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
     if not _splits_as_gemma(made.get("pre_tokenizer")):
-        writer.add_string(HF_JSON, json.dumps(made, ensure_ascii=False, separators=(",", ":")))
+        writer.add_string(HF_JSON, _whole(made))
     if format.template is not None:
         writer.add_chat_template(format.template)
     _add_sampling(writer, generation)
+
+
+def _whole(made: Mapping[str, Any]) -> str:
+    """The tokenizer as one text.
+
+    Raises:
+        BadRequest: it is longer than what this program reads of a GGUF file.
+    """
+    text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+    if (nbytes := len(text.encode())) > LIMITS.text_bytes:
+        raise BadRequest(
+            f"Its tokenizer splits words in a way that a GGUF file can only hold whole, and at "
+            f"{nbytes:,} bytes it is longer than the {LIMITS.text_bytes:,} that are read of one.",
+            fix="Export it to a directory.",
+        )
+    return text
 
 
 def _add_common(

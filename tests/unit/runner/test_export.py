@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import gemmamodelfiles
 from gemmad.api.errors import BadRequest, LoadFailed
 from gemmad.wire import PairFiles
+from gemmarunner import export_metadata
 from gemmarunner.engine.kvcache import KVCache
 from gemmarunner.export import ExportRequest, export
 from gemmarunner.files import read_eos_ids, read_format, read_tokenizer
@@ -113,6 +115,19 @@ def test_what_is_there_stays(tmp_path: Path, taken: str) -> None:
     assert (tmp_path / taken).read_text() == "precious"
     assert len(export(request(tmp_path / "n.gguf", force=True), quiet)) == 2
     assert (tmp_path / taken).stat().st_size > 1_000_000
+
+
+def test_gguf_takes_no_tokenizer_that_it_cannot_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What our own reader would refuse is not written; a directory holds it."""
+    small = replace(export_metadata.LIMITS, text_bytes=10_000)
+    monkeypatch.setattr(export_metadata, "LIMITS", small)
+
+    with pytest.raises(BadRequest, match="longer than the 10,000") as refused:
+        export(request(tmp_path / "n.gguf"), quiet)
+    assert refused.value.fix == "Export it to a directory."
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("format", ["hf", "gguf"])
