@@ -26,18 +26,22 @@ class Screen(Protocol):
         """No more records follow."""
 
 
-def follow_pull(records: Iterable[Json], *, as_json: bool = False) -> None:
+def follow_pull(records: Iterable[Json], *, as_json: bool = False) -> Json:
     """All records were shown on stderr, or printed as they are, a line each, for `as_json`.
+
+    Returns the last one.
 
     Raises:
         GemmaError: the daemon's, when the pull failed.
     """
     screen = screen_for(as_json=as_json)
+    record: Json = {}
     try:
         for record in records:
             screen.show(record)
     finally:
         screen.finish()
+    return record
 
 
 def screen_for(*, as_json: bool = False) -> Screen:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs
 
 OFFERS = [
@@ -203,7 +204,11 @@ class StoreRoutes:
         self._only_local(body, "path")
         self._model(state, body["model"])
         writing = {"status": "writing model.safetensors", "total": 100, "completed": 100}
-        return iter([writing, {"status": "success"}])
+        path = Path(body["path"])
+        made = [path, path.with_name(f"mtp-{path.name}")]
+        if body["format"] == "hf":
+            made = [path / "target", path / "drafter"]
+        return iter([writing, {"status": "success", "files": list(map(str, made))}])
 
     def _only_local(self, body: dict, *fields: str) -> None:
         if any(body.get(field) for field in fields) and not self.server.local:

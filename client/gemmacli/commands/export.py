@@ -32,8 +32,10 @@ def command(app: App, model: str, destination: Path) -> Notice | None:
     _require_free(path)
     form = "gguf" if path.suffix.lower() == ".gguf" else "hf"
     body = {"model": model, "format": form, "path": str(path)}
-    follow_pull(client.export(body), as_json=app.as_json)
-    return None if app.as_json else Notice(f"exported '{model}' to {destination}")
+    last = follow_pull(client.export(body), as_json=app.as_json)
+    made = [destination.parent / Path(file).name for file in last.get("files") or ()]
+    places = " and ".join(map(str, made)) if form == "gguf" else ""
+    return None if app.as_json else Notice(f"exported '{model}' to {places or destination}")
 
 
 def _require_free(path: Path) -> None:

@@ -22,7 +22,8 @@ def manifest_of(
     if drafter and mismatch and plan.draft != "auto":
         raise PairMismatch(
             f"This drafter does not belong to the target: {mismatch}",
-            fix="Name the target's own drafter, or pull without one: --no-draft",
+            fix="Name the target's own drafter, or none: `gemma pull --no-draft`, or `DRAFT none` "
+            "in a Modelfile.",
         )
     kept = bool(drafter) and not mismatch
     notes = [*plan.notes, *found.notes]

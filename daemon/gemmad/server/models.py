@@ -1,11 +1,9 @@
 """Names in the store and in memory: tags, show, ps, delete, copy."""
 
 import asyncio
-import contextlib
 
 from aiohttp import web
 
-from gemmad.api.errors import StoreBroken
 from gemmad.core import ModelName
 from gemmad.dialects.ollama import models, running
 from gemmad.dialects.ollama.replies import Record
@@ -55,8 +53,6 @@ async def delete(request: web.Request) -> web.Response:
     """DELETE /api/delete: a loaded model is unloaded first; running answers have 10 s to finish."""
     body = await read_json(request, NameBody)
     services, name = request.app[SERVICES], model_name(body.called)
-    with contextlib.suppress(StoreBroken):  # a broken name can be deleted too
-        services.store.get(name)
     await services.residency.unload(name)
     with loaded_pairs_pinned(services):
         await asyncio.to_thread(services.store.delete, name)

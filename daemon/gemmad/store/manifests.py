@@ -99,7 +99,7 @@ class Manifests:
             path = self._inside(name)
             self._disk.unlink(path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise not_found(name) from error
+            raise not_here(name) from error
         self._disk.sync_directory(path.parent)
         with contextlib.suppress(OSError):  # not empty: other tags live there
             for parent in path.parents:
@@ -120,8 +120,15 @@ def _names(manifest: Manifest, name: ModelName) -> bool:
         return False
 
 
+def not_here(name: ModelName) -> ModelNotFound:
+    """The error for a name that cannot be removed, as the store does not have it."""
+    return ModelNotFound(
+        f"model '{name.short}' not found.", fix="See what is there with: gemma list"
+    )
+
+
 def not_found(name: ModelName) -> ModelNotFound:
-    """The error for a name the store does not have."""
+    """The error for a name the store does not have, to somebody who wants to use it."""
     return ModelNotFound(
         f"model '{name.short}' not found.", fix=f"Pull it with: gemma pull {name.short}"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemmad.api.errors import StoreBroken
+from gemmad.api.errors import ModelNotFound, StoreBroken
 from gemmad.core import ByteCount, Digest, FileEntry, Manifest, ModelName
 from gemmad.store.binding import Bindings
 from gemmad.store.blobs import Blobs
@@ -24,7 +24,7 @@ from gemmad.store.hashing import Progress, hash_file, no_progress
 from gemmad.store.ingest import Ingest
 from gemmad.store.layout import open_layout
 from gemmad.store.listing import Listing
-from gemmad.store.manifests import Broken, Manifests
+from gemmad.store.manifests import Broken, Manifests, not_here
 from gemmad.store.partial import CHUNK_BYTES, Partial
 from gemmad.store.partials import PartialFacts, Partials
 from gemmad.store.paths import StorePaths
@@ -126,7 +126,10 @@ class Store:
             OSError: the disk refused; blobs may stay, no name is harmed.
         """
         with self._writer:
-            candidates = self._digests(name)
+            try:
+                candidates = self._digests(name)
+            except ModelNotFound as error:
+                raise not_here(name) from error
             self._manifests.unlink(name)
             for digest in candidates - self._bindings.needed(candidates):
                 self.blobs.remove(digest)

@@ -113,6 +113,16 @@ def test_a_pair_is_exported(
     assert (sent["format"], sent["path"]) == (form, str(tmp_path / name))
 
 
+def test_an_export_names_every_file_it_made(
+    gemma: Gemma, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """The drafter is a file beside the target's, in whose name nobody would look for it."""
+    said = gemma("export", "nano", str(tmp_path / "out.gguf")).stdout
+
+    assert said == f"exported 'nano' to {tmp_path}/out.gguf and {tmp_path}/mtp-out.gguf\n"
+    assert gemma("export", "nano", str(tmp_path / "out")).stdout.endswith(f"{tmp_path}/out\n")
+
+
 def test_an_export_overwrites_nothing(gemma: Gemma, daemon: FakeDaemon, tmp_path: Path) -> None:
     """An empty directory may be there."""
     (tmp_path / "full").mkdir()

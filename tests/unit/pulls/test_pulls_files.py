@@ -168,10 +168,10 @@ async def test_a_drafter_that_was_looked_for_and_misfits_is_left_out(store):
 
 
 async def test_a_drafter_that_was_named_and_misfits_is_refused(store):
-    """With both values; there is no name afterwards."""
+    """With both values, and the way without one for whoever asked; there is no name afterwards."""
     pulls = make_pulls(store, FakeNetwork(), inspect=finding(drafter_mismatch="it is 5 and 6."))
 
-    with pytest.raises(PairMismatch, match="5 and 6"):
+    with pytest.raises(PairMismatch, match=r"5 and 6.*`gemma pull --no-draft`.*`DRAFT none`"):
         await lines(pulls, plan(in_hand(b"{}"), in_hand(b"[]", "drafter"), draft="hf.co/a/b"))
     assert store.all() == []
 

@@ -120,9 +120,15 @@ def test_a_manifest_moved_to_another_name_is_broken(store):
 
 def test_unknown_names_are_not_found(store):
     """The error names the model and the way to get it."""
-    for action in (store.get, store.delete, lambda name: store.copy(name, A)):
+    for action in (store.get, lambda name: store.copy(name, A)):
         with pytest.raises(ModelNotFound, match="gemma pull nope"):
             action(ModelName.parse("nope"))
+
+
+def test_who_removes_an_unknown_name_is_not_told_to_pull_it(store):
+    """What he wanted gone is not there; perhaps he wrote it wrongly."""
+    with pytest.raises(ModelNotFound, match=r"nope' not found. See what is there with: gemma list"):
+        store.delete(ModelName.parse("nope"))
 
 
 def test_opening_a_store_full_of_junk_deletes_nothing(store, tmp_path):
