@@ -103,8 +103,8 @@ class Events:
         self._connection.close()
 
 
-def test_r08_fifty_oom_kills_hurt_nobody_else(tmp_path, group):
-    """The kernel takes the runner that ate, every time: neither the daemon nor its neighbour."""
+def test_fifty_oom_kills_hurt_nobody_else(tmp_path, group):
+    """R08: the kernel takes the runner that ate, neither the daemon nor its neighbour."""
     home = DaemonProcess(tmp_path / "home", endless=True, delay_s=0.05)
     home.group = group
     home.start("--max-loaded", "3", "--reserve", "0")
@@ -131,8 +131,8 @@ def test_r08_fifty_oom_kills_hurt_nobody_else(tmp_path, group):
     assert all("out of memory" in last["error"] for last in lasts)
 
 
-def test_r08_a_load_that_the_system_kills_is_not_tried_blindly(tmp_path, group):
-    """Once without the drafter; then its request reads numbers, and soon the breaker is open."""
+def test_a_load_that_the_system_kills_is_not_tried_blindly(tmp_path, group):
+    """R08: once without the drafter, then in numbers, and soon the breaker is open."""
     home = DaemonProcess(tmp_path / "home", eats=True)
     home.group = group
     home.start("--reserve", "0")

@@ -65,8 +65,8 @@ def runner_of(home: DaemonProcess) -> psutil.Process:
     return psutil.Process(running(home.port)[0]["pid"])
 
 
-def test_r02_a_stop_ends_in_fourteen_seconds_whatever_the_runner_does(tmp_path):
-    """Runners that answer no frame and ignore SIGTERM, in mid-stream: all of them are gone."""
+def test_a_stop_ends_in_fourteen_seconds_whatever_the_runner_does(tmp_path):
+    """R02: runners that answer no frame and ignore SIGTERM, in mid-stream: all of them are gone."""
     home = DaemonProcess(tmp_path / "home", endless=True, delay_s=0.01, ignore_sigterm=True)
     home.start("--max-loaded", "9")
     heard_out(home)
@@ -102,8 +102,8 @@ def test_r02_a_stop_ends_in_fourteen_seconds_whatever_the_runner_does(tmp_path):
     assert all("error" in last for last in lasts)  # nobody's stream is left hanging
 
 
-def test_r04_hundreds_of_long_prompts_leave_no_trace(nano):
-    """One runner answers them all; threads, descriptors and memory stay what they were."""
+def test_hundreds_of_long_prompts_leave_no_trace(nano):
+    """R04: one runner answers them all; threads, descriptors and memory stay what they were."""
     prompts = [" ".join(f"{word}{number}" for word in range(100)) for number in range(40)]
     asked = itertools.cycle(prompts)
     daemon = psutil.Process(nano.process.pid)
@@ -132,16 +132,16 @@ def test_r04_hundreds_of_long_prompts_leave_no_trace(nano):
         assert rss_then < 1.05 * rss
 
 
-def test_r04_an_endless_text_ends_where_its_context_does(nano):
-    """Nothing shifts the context on and on: the answer is complete, and says why it ended."""
+def test_an_endless_text_ends_where_its_context_does(nano):
+    """R04: nothing shifts the context on and on: the answer is complete, and says why it ended."""
     records = ask(nano.port, "/api/generate", text("nano", **ENDLESS | {"num_ctx": 2048}))[1]
 
     assert records[-1]["done_reason"] == "length"
     assert records[-1]["eval_count"] + records[-1]["prompt_eval_count"] <= 2048
 
 
-def test_r04_a_runner_that_hangs_is_replaced_without_anybody_s_help(nano):
-    """Frozen in mid-stream: its client is told, and the next request has a fresh one."""
+def test_a_runner_that_hangs_is_replaced_without_anybody_s_help(nano):
+    """R04: frozen in mid-stream: its client is told, and the next request has a fresh one."""
     limits = Deadlines()
     connection, stream = opened(nano, text("nano", **ENDLESS))
     stream.readline()
@@ -160,8 +160,8 @@ def test_r04_a_runner_that_hangs_is_replaced_without_anybody_s_help(nano):
     assert not frozen.is_running()
 
 
-def test_r20_no_work_is_done_for_clients_that_have_left(nano):
-    """They leave while they wait, in the middle of a prompt or of a text, at random moments."""
+def test_no_work_is_done_for_clients_that_have_left(nano):
+    """R20: they leave while they wait, in mid-prompt or mid-text, at random moments."""
     rng = random.Random(20)
     prompts = [" ".join(f"{word}" for word in range(start, start + 400)) for start in range(50)]
     ask(nano.port, "/api/generate", text("nano", num_predict=2, num_ctx=4096))

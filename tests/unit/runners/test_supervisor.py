@@ -16,7 +16,7 @@ from gemmad.api.errors import BadRequest, LoadFailed, PromptTooLong, RunnerCrash
 from gemmad.runners.supervisor import Deadlines, Runner, RunnerSpec
 from gemmad.wire import Delta, Done, Generate, Load, Message, PairFiles, Progress, Sampling
 from tests.fakes.answers import each_of
-from tests.fakes.fake_runner import fake_command
+from tests.fakes.fake_runner import PHASES, fake_command
 
 QUICK = Deadlines(stall_s=1.0, ping_every_s=0.1, ping_missed_s=0.5, exit_s=0.3, terminate_s=0.3)
 PATIENT = Deadlines(exit_s=0.3, terminate_s=0.3)
@@ -197,12 +197,15 @@ async def test_a_daemon_that_stood_still_kills_nobody_for_silence(start: Start) 
     assert not runner.closed.done()
 
 
-async def test_stall_in_load_names_phase_and_last_log_line(start: Start, tmp_path: Path) -> None:
-    """A load that does not move is killed; the error says where it stood and what it said last."""
+@pytest.mark.parametrize("phase", PHASES)
+async def test_stall_in_load_names_phase_and_last_log_line(
+    start: Start, tmp_path: Path, phase: str
+) -> None:
+    """R01: a load that does not move is killed; the error says where it stood, and its words."""
     with pytest.raises(LoadFailed) as caught:
-        await start(limits=QUICK, stall_in="target", say="reading layer 7")
+        await start(limits=QUICK, stall_in=phase, say="reading layer 7")
 
-    assert "phase 'target'" in str(caught.value)
+    assert f"phase '{phase}'" in str(caught.value)
     assert "reading layer 7" in str(caught.value)
     assert (tmp_path / "logs" / "nano.log").read_text() == "reading layer 7\n"
 
