@@ -1,9 +1,11 @@
 """Which drafters did harm, so that their targets go on alone; time is an argument.
 
 A runner that dies while its drafter is loaded, or CRASHES times within WINDOW_S with it, gives its
-drafter away. A SIGKILL is somebody's, not the drafter's.
+drafter away. A SIGKILL is somebody's, not the drafter's. One that dies without it within WINDOW_S
+after that clears it: something else is wrong.
 """
 
+import math
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ class SetAside:
         self._crashes: dict[Digest, deque[float]] = {}
         self._reasons = dict(known)
         self._keep = keep
+        self._accused: dict[Digest, float] = {}  # when, for a runner's death
 
     def why(self, pair: Digest) -> str | None:
         """Why the pair's drafter is not to be used; None: it may be."""
@@ -36,9 +39,11 @@ class SetAside:
     def crashed(self, resident: Resident, error: RunnerCrashed, now: float) -> bool:
         """The runner died; True: its drafter is set aside for it from here on."""
         pair = resident.wanted.manifest.id
-        if pair in self._reasons or resident.drafter not in _IN_USE:
-            return False
         if error.exit_code == -signal.SIGKILL:
+            return False
+        if pair in self._reasons or resident.drafter not in _IN_USE:
+            if now - self._accused.get(pair, -math.inf) <= WINDOW_S:
+                self.forget(pair)
             return False
         progress = resident.heard.progress
         loading = resident.runner is None and progress is not None and progress.phase == "drafter"
@@ -48,6 +53,7 @@ class SetAside:
         if not (loading or again or resident.drafter is Drafter.ATTACHING):
             return False
         self.put(pair, f"its runner died with it: {error.message}")
+        self._accused[pair] = now
         return True
 
     def put(self, pair: Digest, reason: str) -> None:
@@ -58,5 +64,6 @@ class SetAside:
     def forget(self, pair: Digest) -> None:
         """The drafter may try again."""
         self._crashes.pop(pair, None)
+        self._accused.pop(pair, None)
         if self._reasons.pop(pair, None) is not None:
             self._keep(self._reasons)

@@ -302,6 +302,20 @@ def test_a_drafter_that_is_set_aside_is_kept_so():
     assert world.kept == {wanted("a").manifest.id: "its runner died with it: boom"}
 
 
+def test_a_drafter_is_cleared_by_a_crash_without_it():
+    """Its target alone dies as well: whatever it was, the drafter comes back with the next load."""
+    world = World()
+    world.ask("a")
+    world.loading[0].heard.progress = type("P", (), {"phase": "drafter"})()
+    world.load_ends("crashed")
+    assert world.loading[0].drafter is Drafter.SET_ASIDE
+    world.load_ends("crashed")
+    world.ask("a")
+
+    assert world.kept == {}
+    assert world.loading[0].drafter is Drafter.ATTACHED
+
+
 def test_a_drafter_is_not_blamed_for_a_kill():
     """SIGKILL is the system's or a person's."""
     world = World()
