@@ -36,7 +36,7 @@ from gemmarunner.session import Session
 from gemmarunner.tending import Chore, PairMemory, TendedEngine, Tending
 
 _log = logging.getLogger(__name__)
-_MOST_TOGETHER = 32  # prompts
+_TOGETHER_LETTERS = 1 << 20  # of prompts written together; what they take doubles meanwhile
 
 
 class EnginePort(TendedEngine, Protocol):
@@ -131,10 +131,12 @@ class Serving:
                 self._send(*frames)
 
     def _wanted(self) -> list[_Open]:
-        """The requests that wait for a prompt, of which there is at least one."""
+        """The requests that wait for a prompt, at least one and not too long together."""
         found = [self._unwritten.get()]
-        while len(found) < _MOST_TOGETHER and not self._unwritten.empty():  # nobody else takes
+        letters = _letters(found[0].request)
+        while letters < _TOGETHER_LETTERS and not self._unwritten.empty():  # nobody else takes
             found.append(self._unwritten.get())
+            letters += _letters(found[-1].request)
         return found
 
     def _enter(self, entry: _Open, prompt: Prompt | Exception) -> None:
@@ -209,6 +211,10 @@ class Serving:
     def _refused(self, id: int, error: GemmaError) -> RequestRefused:
         del self._open[id]
         return RequestRefused(id=id, code=error.code, message=error.message, fix=error.fix)
+
+
+def _letters(request: Generate) -> int:
+    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
 
 
 def engine_sampling(sampling: Sampling) -> engine_request.Sampling:

@@ -86,24 +86,27 @@ class Lease:
             TimedOut: the answer took longer than a request may.
             GemmaError: the runner refused the request or died.
         """
-        ends = asyncio.get_running_loop().time() + self._deadline_s
-        async with contextlib.aclosing(self._runner.generate(request)) as answer:
-            timed = answer if math.isinf(ends) else self._until(ends, answer)
-            async for events in timed:
+        answer = self._runner.generate(request)
+        if not math.isinf(self._deadline_s):
+            answer = self._in_time(answer)
+        async with contextlib.aclosing(answer):
+            async for events in answer:
                 if isinstance(last := events[-1], wire.Done):
                     self._done(last)
                 yield events
 
-    async def _until(
-        self, ends: float, answer: AsyncGenerator[list[wire.Delta | wire.Done], None]
+    async def _in_time(
+        self, answer: AsyncGenerator[list[wire.Delta | wire.Done], None]
     ) -> AsyncGenerator[list[wire.Delta | wire.Done], None]:
+        ends = asyncio.get_running_loop().time() + self._deadline_s
         try:
-            while True:
-                async with asyncio.timeout_at(ends):
-                    events = await anext(answer, None)
-                if events is None:
-                    return
-                yield events
+            async with contextlib.aclosing(answer):
+                while True:
+                    async with asyncio.timeout_at(ends):
+                        events = await anext(answer, None)
+                    if events is None:
+                        return
+                    yield events
         except TimeoutError as error:
             raise TimedOut(
                 f"The answer was not complete after {self._deadline_s:.0f} s and was stopped.",
