@@ -23,6 +23,7 @@ class Answer(NamedTuple):
     rounds: int
     load_s: float = 0.0
     pieces: int = 0
+    prompt_s: float = 0.0  # of it in the engine, from a slot to the first token
 
     @property
     def between_ms(self) -> float:
@@ -112,5 +113,12 @@ def _answer(stream: _Stream) -> Answer:
     assert last.get("done"), last
     rounds = (last.get("draft") or {}).get("rounds", 0)
     load_s = last["load_duration"] / 1e9
-    tokens = last["eval_count"]
-    return Answer(stream.first_s, stream.end_s, tokens, rounds, load_s, len(records) - 1)
+    return Answer(
+        stream.first_s,
+        stream.end_s,
+        last["eval_count"],
+        rounds,
+        load_s,
+        len(records) - 1,
+        last["prompt_eval_duration"] / 1e9,
+    )

@@ -163,19 +163,23 @@ class InProcess:
                 elif isinstance(event, Finished):
                     rounds = getattr(event.draft, "rounds", 0)
                     first = firsts.get(event.id, now)
-                    found.append(Answer(first, now, event.eval_tokens, rounds))
+                    prompt_s = event.prompt_ns / 1e9
+                    found.append(Answer(first, now, event.eval_tokens, rounds, prompt_s=prompt_s))
                 else:
                     raise SystemExit(f"the engine failed: {event}")
         return found
 
 
-def figures(runs: Sequence[Sequence[Answer]]) -> dict[str, float]:
+def figures(runs: Sequence[Sequence[Answer]]) -> dict[str, Any]:
     """Medians over the repeats of one side."""
     every = [answer for run in runs for answer in run]
     rates = [sum(a.tokens for a in run) / max(a.end_s for a in run) for run in runs]
     rounds = sum(a.rounds for a in every)
     return {
         "first_ms": round(1e3 * statistics.median(a.first_s for a in every), 3),
+        "first_ms_by_turn": [round(1e3 * statistics.median(a.first_s for a in r), 1) for r in runs],
+        "outside_ms": round(1e3 * statistics.median(a.first_s - a.prompt_s for a in every), 3),
+        "between_ms_by_turn": [round(statistics.median(a.between_ms for a in r), 3) for r in runs],
         "between_ms": round(statistics.median(a.between_ms for a in every), 4),
         "tokens_per_s": round(statistics.median(rates), 1),
         "tokens_per_round": round(sum(a.tokens for a in every) / rounds, 3) if rounds else 0.0,
