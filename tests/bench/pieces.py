@@ -54,21 +54,25 @@ class Turn(NamedTuple):
 
 def daemon_program(options: argparse.Namespace, round_ms: float) -> tuple[str, ...]:
     """This module as a daemon whose runners recite."""
-    numbers = ("--round-ms", str(round_ms), "--depth", str(options.depth))
-    return ("-m", "tests.bench.pieces", "--as-daemon", *numbers)
+    return ("-m", "tests.bench.pieces", "--as-daemon", *_numbers(options, round_ms))
 
 
 def run_daemon(options: argparse.Namespace) -> int:
     """The real daemon's life."""
     from gemmad.app import Parts, main
 
-    how = ("--round-ms", options.round_ms, "--drafts", str(options.depth))
+    how = _numbers(options, float(options.round_ms))
 
     def command(fd: int) -> Sequence[str]:
         program = (sys.executable, "-m", "tests.bench.scripted_runner")
         return (*program, *how, "--fd", str(fd))
 
     return main([], Parts(runner=command))
+
+
+def _numbers(options: argparse.Namespace, round_ms: float) -> tuple[str, ...]:
+    prefill = ("--prefill-ms", str(options.prefill_ms))
+    return ("--round-ms", str(round_ms), *prefill, "--depth", str(options.depth))
 
 
 def child_of(pid: int, named: str) -> int:
@@ -98,10 +102,11 @@ def turn(
 
 
 class Alone(NamedTuple):
-    """One turn of the engine alone: CPU microseconds a piece, milliseconds between tokens."""
+    """One turn of the engine alone: CPU microseconds a piece, medians of milliseconds."""
 
     us: float
     between_ms: float
+    first_ms: float
 
 
 def engine_alone(options: argparse.Namespace, streams: int, round_ms: float) -> Callable[[], Alone]:
@@ -113,12 +118,14 @@ def engine_alone(options: argparse.Namespace, streams: int, round_ms: float) -> 
     from tests.bench.shapes import NANO
 
     files = {path.name: path for path in (NANO / "target").iterdir()}
-    backend = reciter(files, streams, options.num_ctx, round_ms / 1e3, options.depth)
+    times = argparse.Namespace(**vars(options) | {"round_ms": round_ms})
+    backend = reciter(files, streams, options.num_ctx, times)
     engine = Engine(backend, eos_ids=frozenset())
     sampling = Sampling(temperature=0.0, num_predict=options.tokens)
 
     def measure() -> Alone:
         begun, pieces, spans = time.process_time(), 0, dict[int, list[float]]()
+        asked = time.perf_counter()
         for id in range(streams):
             engine.add(EngineRequest(id, list(range(5, 25)), sampling, options.depth))
         while engine.has_work:
@@ -128,7 +135,8 @@ def engine_alone(options: argparse.Namespace, streams: int, round_ms: float) -> 
                 spans.setdefault(event.id, [now, now])[1] = now
         us = 1e6 * (time.process_time() - begun) / pieces
         between = statistics.median(end - first for first, end in spans.values())
-        return Alone(us, 1e3 * between / (options.tokens - 1))
+        first = statistics.median(first - asked for first, _ in spans.values())
+        return Alone(us, 1e3 * between / (options.tokens - 1), 1e3 * first)
 
     return measure
 
@@ -150,6 +158,7 @@ def measure(options: argparse.Namespace, streams: int, round_ms: float, home: Pa
     median = statistics.median
     between_ms = median(a.between_ms for t in turns for a in t.answers)
     engine_between_ms = median(one.between_ms for one in engine)
+    first_ms = median(a.first_s for t in turns for a in t.answers) * 1e3
     server.say(
         "pieces",
         streams=streams,
@@ -161,7 +170,8 @@ def measure(options: argparse.Namespace, streams: int, round_ms: float, home: Pa
         daemon_us=round(median(t.us(t.daemon_s) for t in turns), 1),
         between_ms=round(between_ms, 4),
         per_token_ratio=round(between_ms / engine_between_ms, 3),
-        first_ms=round(median(a.first_s for t in turns for a in t.answers) * 1e3, 2),
+        first_ms=round(first_ms, 2),
+        first_more_ms=round(first_ms - median(one.first_ms for one in engine), 2),
         last_first_ms=round(median(max(a.first_s for a in t.answers) for t in turns) * 1e3, 2),
         pieces_per_s=round(median(t.pieces / t.wall_s for t in turns)),
     )
@@ -179,6 +189,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--as-daemon", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--streams", default="1,4,16")
     parser.add_argument("--round-ms", default="0,2", help="rounds last so long")
+    parser.add_argument("--prefill-ms", type=float, default=0.0, help="a prompt's chunk, in Python")
     parser.add_argument("--depth", type=int, default=0, help="drafts of a round, all accepted")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,7 +1,8 @@
 """A runner whose model costs nothing: the real one, but for a backend that recites a text.
 
-`python -m tests.bench.scripted_runner --round-ms 2 --drafts 2 --fd N` is what `tests.bench.pieces`
-has its daemon start. Rounds last so long, or no time at all, and bring that many accepted drafts.
+`python -m tests.bench.scripted_runner --round-ms 2 --prefill-ms 0 --depth 2 --fd N` is what
+`tests.bench.pieces` has its daemon start. Rounds and chunks of prompts last so long, or no time at
+all, and as many drafts as `--depth` says are always accepted.
 """
 
 import argparse
@@ -57,12 +58,18 @@ class Reciter:
     row_invariant = True
 
     def __init__(
-        self, text: Sequence[int], slots: int, num_ctx: int, round_s: float, drafts: int
+        self,
+        text: Sequence[int],
+        slots: int,
+        num_ctx: int,
+        drafts: int,
+        round_s: float,
+        prefill_s: float,
     ) -> None:
         self.slots, self.num_ctx, self.max_depth = slots, num_ctx, drafts
         self._text = list(text) * 2  # so that a round's slice never has to wrap
         self._period = len(text)
-        self._round_s = round_s
+        self._round_s, self._prefill_s = round_s, prefill_s
         self._lengths = [0] * slots
 
     def depth_limit(self, _batch: int) -> int:
@@ -82,7 +89,10 @@ class Reciter:
         self._lengths[slot] = length
 
     def prefill(self, slot: int, tokens: Sequence[int]) -> None:
-        """Takes no time."""
+        """Takes its time from Python, as launching kernels does."""
+        until = time.perf_counter() + self._prefill_s
+        while time.perf_counter() < until:
+            pass
         self._lengths[slot] += len(tokens)
 
     def first(self, slot: int, tokens: list[int], sampler: Sampler) -> int:
@@ -125,23 +135,23 @@ class Reciter:
         """Nothing is freed."""
 
 
-def reciter(files: Files, slots: int, num_ctx: int, round_s: float, drafts: int) -> Reciter:
+def reciter(files: Files, slots: int, num_ctx: int, options: argparse.Namespace) -> Reciter:
     """A backend that speaks with the tokenizer of `files`."""
     text = read_tokenizer(files).encode(TEXT, add_special_tokens=False).ids
-    return Reciter(text, slots, num_ctx, round_s, drafts)
+    times = options.round_ms / 1e3, options.prefill_ms / 1e3
+    return Reciter(text, slots, num_ctx, options.depth, *times)
 
 
 def main() -> None:
     """The real runner's life."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--round-ms", type=float, required=True)
-    parser.add_argument("--drafts", type=int, required=True)
+    parser.add_argument("--prefill-ms", type=float, required=True)
+    parser.add_argument("--depth", type=int, required=True)
     options, rest = parser.parse_known_args()
 
     def build(load: Load, files: Files, _place: Place, _report: object) -> Built:
-        backend = reciter(
-            files, load.num_parallel, load.num_ctx, options.round_ms / 1e3, options.drafts
-        )
+        backend = reciter(files, load.num_parallel, load.num_ctx, options)
         return Built(backend, shapes.target_config("nano"), False, None, lambda: None)  # type: ignore[arg-type,return-value]
 
     loading.build = build  # a bench's own: no setting leads here
