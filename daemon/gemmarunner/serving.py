@@ -112,9 +112,15 @@ class Serving:
         self._tending.put(chore)
 
     def run_writer(self) -> NoReturn:
-        """Writes prompts for ever, in the order the requests came."""
+        """Writes prompts for ever, in the order the requests came.
+
+        Of many that come at once the first is written alone, so that the engine has it soon, the
+        others together, twice as many each time.
+        """
+        most = 1
         while True:
-            entries = self._wanted()
+            entries = self._wanted(most)
+            most = 2 * most if not self._unwritten.empty() else 1
             prompts = self._served.writer.write_all([entry.request for entry in entries])
             for entry, prompt in zip(entries, prompts, strict=True):
                 self._enter(entry, prompt)
@@ -130,12 +136,12 @@ class Serving:
             if frames:  # of all sequences at once: the daemon is woken once a round
                 self._send(*frames)
 
-    def _wanted(self) -> list[_Open]:
-        """The requests that wait for a prompt, at least one and not too long together."""
+    def _wanted(self, most: int) -> list[_Open]:
+        """The next requests that wait for a prompt, at least one and not too long together."""
         found = [self._unwritten.get()]
         letters = _letters(found[0].request)
-        while letters < _TOGETHER_LETTERS and not self._unwritten.empty():  # nobody else takes
-            found.append(self._unwritten.get())
+        while len(found) < most and letters < _TOGETHER_LETTERS and not self._unwritten.empty():
+            found.append(self._unwritten.get())  # nobody else takes
             letters += _letters(found[-1].request)
         return found
 

@@ -137,7 +137,9 @@ class Reciter:
 
 def reciter(files: Files, slots: int, num_ctx: int, options: argparse.Namespace) -> Reciter:
     """A backend that speaks with the tokenizer of `files`."""
-    text = read_tokenizer(files).encode(TEXT, add_special_tokens=False).ids
+    tokenizer = read_tokenizer(files)
+    ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
+    text = [id for id in ids if tokenizer.decode([id]).strip()]  # a space waits for what follows
     times = options.round_ms / 1e3, options.prefill_ms / 1e3
     return Reciter(text, slots, num_ctx, options.depth, *times)
 
