@@ -78,6 +78,9 @@ STATS = st.builds(
     per_position=st.lists(FLOATS, max_size=3).map(tuple),
     tokens_per_round=FLOATS,
 )
+PARTS = {
+    "devices": st.lists(st.builds(wire.DeviceTaken, TEXT, NUMBERS, NUMBERS), max_size=2).map(tuple)
+}
 FROM_RUNNER = (
     st.builds(wire.Hello, pid=NUMBERS)
     | st.builds(wire.Progress, phase=TEXT, done=NUMBERS, total=NUMBERS)
@@ -89,7 +92,7 @@ FROM_RUNNER = (
     | st.builds(wire.Detached, nbytes=NUMBERS)
     | st.builds(wire.Attached, drafter_bytes=NUMBERS)
     | st.builds(wire.AttachFailed, code=TEXT, message=TEXT, fix=st.none() | TEXT)
-    | st.builds(wire.Measured, **dict.fromkeys(wire.Measured.__struct_fields__, NUMBERS))
+    | st.builds(wire.Measured, **(dict.fromkeys(wire.Measured.__struct_fields__, NUMBERS) | PARTS))
     | st.builds(
         wire.Loaded,
         **dict.fromkeys(("target_bytes", "drafter_bytes", "kv_bytes", "num_ctx"), NUMBERS),
