@@ -8,6 +8,7 @@ are to those of the same file unpacked into float32.
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -72,8 +73,9 @@ def write(shape: str, kind: gguf.GGMLQuantizationType, path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, size in target_shapes(shape).items():
         called = next(gguf_names(name.removeprefix("model.")))
-        if len(size) == 2 and size[1] % each == 0:
-            writer.add_tensor(called, random_blocks(*size, kind), raw_dtype=kind)
+        if len(size) >= 2 and size[-1] % each == 0:  # experts are one stack of matrices
+            blocks = random_blocks(math.prod(size[:-1]), size[-1], kind)
+            writer.add_tensor(called, blocks.reshape(*size[:-1], -1), raw_dtype=kind)
         else:
             values = rng.standard_normal(size, np.float32)
             ordinary = 1 + 0.1 * values if len(size) == 1 else values * size[-1] ** -0.5
