@@ -11,9 +11,14 @@ const gm_isa *gm_best_isa(void) {
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
         return chosen = &gm_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return chosen = &gm_avx2; /* and f16c with them */
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return NULL; /* f16c comes with them */
+#if defined(GM_HAS_AVXVNNI)
+    if (__builtin_cpu_supports("avxvnni")) return chosen = &gm_avxvnni;
 #endif
+    return chosen = &gm_avx2;
+#else
     return NULL;
+#endif
 }
 
 /* Their name; empty where there are none. */

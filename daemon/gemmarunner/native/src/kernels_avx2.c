@@ -1,36 +1,13 @@
 /* Products of one panel with up to five rows, for x86 with AVX2, FMA and F16C. */
-#include "matrix.h"
+#include "matrix.h" /* something is declared on every processor */
 
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
-#include <immintrin.h>
-#include <string.h>
+#include "panel256.h"
 
-#define ALWAYS static inline __attribute__((always_inline))
-enum { MOST = 5, AHEAD = 2048 };
-
-ALWAYS __m256 ones_in(const float *x) { return _mm256_broadcast_ss(x); }
-
-ALWAYS __m256i four_codes(const int8_t *x) {
-    int32_t word;
-    memcpy(&word, x, 4);
-    return _mm256_set1_epi32(word);
-}
-
-ALWAYS __m256 scale_of(const uint8_t *block, int half) {
-    return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)block + half));
-}
-
-ALWAYS void load_acc(__m256 (*a)[2], const float *acc, int count) {
-    for (int r = 0; r < count; r++)
-        for (int h = 0; h < 2; h++) a[r][h] = _mm256_loadu_ps(acc + 16 * r + 8 * h);
-}
-
-ALWAYS void store_acc(__m256 (*a)[2], float *acc, int count) {
-    for (int r = 0; r < count; r++)
-        for (int h = 0; h < 2; h++) _mm256_storeu_ps(acc + 16 * r + 8 * h, a[r][h]);
-}
+/* This sum is made now: the compiler would rather keep many addends, in memory, and add them up later. */
+#define SETTLED(sum) __asm__("" : "+x"(sum))
 
 /* Weights of eight rows in two neighbouring columns, which are 128 bytes of float32 or 64 of 16-bit floats. */
 ALWAYS void widen(const uint8_t *pair, int half, int kind, __m256 *even, __m256 *odd) {
@@ -76,23 +53,6 @@ ALWAYS void floats(int kind, int count, const gm_matrix *m, const uint8_t *panel
     store_acc(a, acc, count);
 }
 
-/* Where each row's codes and scales lie. */
-typedef struct {
-    const int8_t *codes[MOST];
-    const float *scales[MOST], *offsets[MOST];
-} places;
-
-ALWAYS places find(const gm_matrix *m, const gm_rows *x, int first, int count) {
-    places at;
-    const int64_t blocks = m->columns / GM_BLOCK;
-    for (int r = 0; r < count; r++) {
-        at.codes[r] = x->codes + (first + r) * (int64_t)m->columns;
-        at.scales[r] = x->scales + (first + r) * blocks;
-        at.offsets[r] = x->offsets + (first + r) * blocks;
-    }
-    return at;
-}
-
 ALWAYS void q8(int count, const gm_matrix *m, const uint8_t *panel, const gm_rows *x, int first, int begin, int end,
                float *acc) {
     __m256 a[MOST][2];
@@ -117,6 +77,7 @@ ALWAYS void q8(int count, const gm_matrix *m, const uint8_t *panel, const gm_row
                 for (int h = 0; h < 2; h++) {
                     __m256i pairs = _mm256_maddubs_epi16(size[h], _mm256_sign_epi8(codes, weights[h]));
                     sum[r][h] = _mm256_add_epi32(sum[r][h], _mm256_madd_epi16(pairs, one));
+                    SETTLED(sum[r][h]);
                 }
             }
         }
@@ -173,31 +134,17 @@ ALWAYS void q4(int count, const gm_matrix *m, const uint8_t *panel, const gm_row
     store_acc(a, acc, count);
 }
 
-#define BY_COUNT(call)                                                                                                 \
-    switch (count) {                                                                                                   \
-    case 1: call(1); break;                                                                                            \
-    case 2: call(2); break;                                                                                            \
-    case 3: call(3); break;                                                                                            \
-    case 4: call(4); break;                                                                                            \
-                                                                                           \
-    default: call(5); break;                                                                                           \
-    }
-#define KERNEL(name, call)                                                                                             \
-    static void name(const gm_matrix *m, const uint8_t *panel, const gm_rows *x, int first, int count, int begin,      \
-                     int end, float *acc) {                                                                            \
-        BY_COUNT(call)                                                                                                 \
-    }
 #define BF16(n) floats(GM_BF16, n, m, panel, x, first, begin, end, acc)
 #define F16(n) floats(GM_F16, n, m, panel, x, first, begin, end, acc)
 #define F32(n) floats(GM_F32, n, m, panel, x, first, begin, end, acc)
 #define Q8(n) q8(n, m, panel, x, first, begin, end, acc)
 #define Q4(n) q4(n, m, panel, x, first, begin, end, acc)
-KERNEL(bf16_panel, BF16)
-KERNEL(f16_panel, F16)
-KERNEL(f32_panel, F32)
-KERNEL(q8_panel, Q8)
-KERNEL(q4_panel, Q4)
+KERNEL(gm_avx2_bf16, BF16)
+KERNEL(gm_avx2_f16, F16)
+KERNEL(gm_avx2_f32, F32)
+static KERNEL(q8_panel, Q8)
+static KERNEL(q4_panel, Q4)
 
-const gm_isa gm_avx2 = {"AVX2", MOST, 0, {bf16_panel, f16_panel, f32_panel, q8_panel, q4_panel}};
+const gm_isa gm_avx2 = {"AVX2", MOST, 0, {gm_avx2_bf16, gm_avx2_f16, gm_avx2_f32, q8_panel, q4_panel}};
 #pragma GCC pop_options
 #endif

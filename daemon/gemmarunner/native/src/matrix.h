@@ -54,7 +54,12 @@ typedef struct {
     gm_panel_kernel kernels[GM_KINDS];
 } gm_isa;
 
-extern const gm_isa gm_avx2, gm_avx512;
+/* Compilers know AVX-VNNI since GCC 11 and Clang 12. */
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define GM_HAS_AVXVNNI
+#endif
+
+extern const gm_isa gm_avx2, gm_avxvnni, gm_avx512;
 const gm_isa *gm_best_isa(void); /* NULL: this processor has none */
 
 #endif
