@@ -60,6 +60,8 @@ def experts_apart(blocks: Blocks) -> list[Blocks]:
 
 def packed(blocks: Blocks) -> Packed:
     """The matrix, packed as the file has it; its type is one of `FORMATS`."""
+    if blocks.data.device.type == "cpu":  # nothing is made of them yet
+        return _packed_rows(blocks, blocks.rows)
     parts = [_packed_rows(blocks, rows) for rows in _chunks(blocks)]
     return joined(parts)
 

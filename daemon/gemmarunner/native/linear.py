@@ -18,7 +18,7 @@ from torch import Tensor
 from gemmarunner.footprint import count_mapped
 from gemmarunner.native.library import Matrix, library
 from gemmarunner.native.memory import Arena, Region
-from gemmarunner.quant.formats import Format, Packed
+from gemmarunner.quant.formats import FileBlocks, Format, Packed
 from gemmarunner.quant.planes import gather
 
 _BF16, _F16, _F32, _Q8, _Q4 = range(5)
@@ -39,8 +39,8 @@ def own_memory() -> Iterator[None]:
 
 class _Source(NamedTuple):
     kind: int
-    weights: Tensor  # [N, K] of the kind's bytes
-    scales: Tensor | None = None  # [N, K / 32] f16
+    weights: Tensor  # [N, K] of the kind's bytes; of blocks as files have them if
+    scales: Tensor | None = None  # [N, K / 32] f16 is missing where the kind has scales
 
 
 def can_multiply(weight: Tensor | Packed) -> bool:
@@ -128,6 +128,8 @@ def _source(weight: Tensor | Packed, kind: int, begin: int, end: int) -> _Source
     if isinstance(weight, Tensor):
         dtype = {_BF16: torch.bfloat16, _F16: torch.float16, _F32: torch.float32}[kind]
         return _Source(kind, weight[begin:end].to(dtype).contiguous())
+    if isinstance(weight, FileBlocks) and kind != _F16:
+        return _Source(kind, weight.blocks[begin:end].contiguous())
     part = weight.rows(torch.arange(begin, end))
     if kind == _F16:
         return _Source(kind, part.dequantized(torch.float16))

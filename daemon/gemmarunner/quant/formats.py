@@ -107,8 +107,40 @@ class Packed:
         return linear.head(x, self, softcap)
 
 
+class FileBlocks(Packed):
+    """A matrix as a file holds it, whose planes are made each time when somebody asks for them."""
+
+    __slots__ = ("blocks",)
+    blocks: Tensor  # [N, blocks of a row, bytes] uint8
+
+    def __init__(self, format: Format, shape: tuple[int, int], blocks: Tensor) -> None:
+        for name, value in (("format", format), ("shape", shape), ("blocks", blocks)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def planes(self) -> Planes:
+        planes: Planes = _MODULES[self.format].relaid(self.blocks)
+        return planes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the blocks are."""
+        return self.blocks.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the blocks."""
+        return self.blocks.nbytes
+
+    def rows(self, ids: Tensor) -> Packed:
+        """The matrix of rows `ids` [R] int64 alone."""
+        return FileBlocks(self.format, (ids.shape[0], self.shape[1]), self.blocks[ids])
+
+
 def from_gguf(format: Format, data: Tensor, shape: tuple[int, int]) -> Packed:
     """The matrix of `shape` [N, K] whose blocks a GGUF file holds as `data`, uint8 in any shape.
+
+    On a CPU it refers to `data`.
 
     Raises:
         ValueError: K is not a multiple of the format's block, or `data` has another size.
@@ -121,7 +153,10 @@ def from_gguf(format: Format, data: Tensor, shape: tuple[int, int]) -> Packed:
     expected = rows * (columns // per) * module.BLOCK_BYTES
     if data.numel() != expected:
         raise ValueError(f"{format} {shape} takes {expected} bytes, not {data.numel()}")
-    return Packed(format, shape, module.relaid(data.reshape(rows, -1, module.BLOCK_BYTES)))
+    blocks = data.reshape(rows, -1, module.BLOCK_BYTES)
+    if data.device.type == "cpu":
+        return FileBlocks(format, shape, blocks)
+    return Packed(format, shape, module.relaid(blocks))
 
 
 def quantize(weight: Tensor, format: Format, *, search: bool = True) -> Packed:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gemmarunner.kernels.linear import matmul
-from gemmarunner.quant.formats import Packed
+from gemmarunner.quant.formats import FileBlocks, Packed
 from gemmarunner.quant.planes import Planes
 
 
@@ -73,6 +73,9 @@ def joined(parts: Sequence[Packed]) -> Packed:
     if len(parts) == 1:
         return parts[0]
     rows = sum(part.shape[0] for part in parts)
+    blocks = [part.blocks for part in parts if isinstance(part, FileBlocks)]
+    if len(blocks) == len(parts):
+        return FileBlocks(parts[0].format, (rows, parts[0].shape[1]), torch.cat(blocks))
     planes = []
     for index, name in enumerate(Planes._fields):
         found = [part.planes[index] for part in parts]

@@ -66,6 +66,16 @@ def test_quantized_product_equals_its_twin(format, rows, columns) -> None:
         assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("format", [Format.Q8_0, Format.Q4_0])
+def test_blocks_of_a_file_and_planes_are_one_matrix(format, rows, columns) -> None:
+    """Blocks are taken as they lie; what was packed otherwise comes as planes."""
+    blocks, x = packed(format, rows, columns), randn(3, columns)
+    planes = Packed(format, blocks.shape, blocks.planes)
+
+    assert torch.equal(Native(blocks)(x), Native(planes)(x))
+
+
 @pytest.mark.parametrize("format", [Format.Q4_K, Format.Q5_K, Format.Q6_K])
 def test_other_formats_are_kept_as_float16(format) -> None:
     """Their values, rounded by 2^-11."""

@@ -49,12 +49,20 @@ static void pack_block(const packing *p, int row, int r, int block, uint8_t *to)
             for (int i = 0; i < 4; i++) at[64 * j + i] = (uint8_t)(codes[4 * j + i] | codes[16 + 4 * j + i] << 4);
 }
 
+/* A file's block: a float16, then the codes; those of Q4_0 lie in pairs as they do here. */
+static void copy_block(const packing *p, int row, int r, int block, uint8_t *to) {
+    const int words = p->kind == GM_Q8 ? 8 : 4, bytes = 2 + 4 * words;
+    const uint8_t *from = (const uint8_t *)p->weights + ((int64_t)row * (p->columns / GM_BLOCK) + block) * bytes;
+    memcpy(to + 2 * r, from, 2);
+    for (int j = 0; j < words; j++) memcpy(to + 2 * GM_PANEL + 64 * j + 4 * r, from + 2 + 4 * j, 4);
+}
+
 static void pack_blocks(const packing *p, int panel, uint8_t *out) {
     int blocks = p->columns / GM_BLOCK, each = p->kind == GM_Q8 ? GM_Q8_BYTES : GM_Q4_BYTES;
     memset(out, 0, (size_t)blocks * (size_t)each);
     for (int r = 0; r < GM_PANEL && panel * GM_PANEL + r < p->rows; r++)
         for (int block = 0; block < blocks; block++)
-            pack_block(p, panel * GM_PANEL + r, r, block, out + block * each);
+            (p->scales ? pack_block : copy_block)(p, panel * GM_PANEL + r, r, block, out + (int64_t)block * each);
 }
 
 static void share(void *context, int thread, int threads) {
@@ -74,7 +82,7 @@ static void share(void *context, int thread, int threads) {
     }
 }
 
-/* `out` of gm_packed_bytes holds the matrix; `scales` of quantized kinds only. */
+/* `out` of gm_packed_bytes holds the matrix. Quantized kinds have codes and `scales`, or NULL and a file's blocks. */
 void gm_pack(int kind, int rows, int columns, const void *weights, const void *scales, void *out, int threads) {
     packing p = {kind, rows, columns, weights, scales, out, {0}};
     gm_together(share, &p, threads);
