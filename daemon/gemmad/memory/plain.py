@@ -88,11 +88,11 @@ def _rings(target: HalfShape, setting: Setting, depth: int) -> tuple[int, int]:
 def item_bytes(target: HalfShape, setting: Setting) -> int:
     """Of a number that is computed with; the rule by which a runner chooses its dtype."""
     stored = 4 if target.floating == "F32" else 2
-    if is_small(target) or stored == 4:
+    if is_small(target) or stored == 4 or (setting.kind == "cpu" and setting.cpu == "native"):
         return 4
     if setting.kind != "cpu" or setting.cpu == "bf16":
         return 2
-    widened = 1 if setting.cpu in ("native", "half") else 2
+    widened = 1 if setting.cpu == "half" else 2
     takes = target.elements * stored * widened
     return 4 if setting.free is None or takes <= setting.free // 2 else 2
 

@@ -49,15 +49,17 @@ def choose_dtype(
 ) -> torch.dtype:
     """The dtype to run in, of weights that take `weight_bytes` as stored.
 
-    1. A small model (`_SMALL_BYTES`) runs in float32 anywhere, where texts stay exact.
-    2. An accelerator, or a CPU with fast bf16 and no native kernels, runs the checkpoint as it is.
+    1. A small model (`_SMALL_BYTES`) runs in float32 anywhere, where texts stay exact; and any
+       model by native kernels, which keep matrices as they are stored, packed ones too.
+    2. An accelerator, or a CPU with fast bf16, runs the checkpoint as it is.
     3. Another CPU emulates bf16 and is several times slower in it, so float32, as long as that
        takes no more than half of the free memory; else as stored. Where matrices are kept as
        two bytes (see `linear.py`), float32 is about computing only and takes no more than stored.
     """
-    if weight_bytes <= _SMALL_BYTES:  # 1
+    on_cpu = device.startswith("cpu")
+    if weight_bytes <= _SMALL_BYTES or (on_cpu and library() is not None):  # 1
         return torch.float32
-    if not device.startswith("cpu") or (fast_bf16() and library() is None):  # 2
+    if not on_cpu or fast_bf16():  # 2
         return checkpoint_dtype
     widened = 1 if packs_half() else 4 // checkpoint_dtype.itemsize
     return torch.float32 if weight_bytes * widened <= free_bytes // 2 else checkpoint_dtype  # 3

@@ -210,6 +210,17 @@ def test_quantized_weights_take_less():
         assert sizes[2] < 0.7 * sizes[0]
 
 
+@pytest.mark.parametrize(("quantize", "share"), [(None, 1.0), ("int8", 0.532), ("int4", 0.29)])
+def test_native_experts_take_what_they_are_kept_in(quantize, share):
+    """However little is free: no format is widened."""
+    pair = pairs("26b")
+    setting = Setting(2048, kind="cpu", cpu="native", drafter=False, free=GIB, quantize=quantize)
+
+    found = estimate(pair, setting).target_weights
+
+    assert found / (2 * pair.target.elements) == pytest.approx(share, rel=0.02)
+
+
 @pytest.mark.parametrize("room", [0, 16 * GIB, 17 * GIB, 99 * GIB])
 def test_the_largest_context_fits(room):
     """And twice as much would not, or was not asked for."""

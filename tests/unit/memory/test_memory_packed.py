@@ -20,7 +20,8 @@ def packed_of(format: Format, rows: int, blocks: int) -> Packed:
     """A matrix of so many blocks a row."""
     columns = blocks * block_weights(format)
     data = random_blocks(format, rows, columns, 1, extreme=False)
-    return from_gguf(format, torch.from_numpy(data), (rows, columns))
+    found = from_gguf(format, torch.from_numpy(data), (rows, columns))
+    return Packed(format, found.shape, found.planes)
 
 
 @pytest.mark.parametrize("format", Format)
