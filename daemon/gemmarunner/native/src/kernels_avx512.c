@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define ALWAYS static inline __attribute__((always_inline))
-enum { MOST = 8, AHEAD = 2048 };
+enum { MOST = 8, AHEAD = 8192 };
 
 ALWAYS __m512i four_codes(const int8_t *x) {
     int32_t word;

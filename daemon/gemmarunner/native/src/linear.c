@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 enum { STEP = 512, BLOCK_ROWS = 96, PIECE_BYTES = 128 << 10, ROW_PIECE = 4 };
 
 static char *aligned(char *at) { return (char *)(((uintptr_t)at + 63) & ~(uintptr_t)63); }
@@ -22,19 +26,41 @@ gm_activations gm_activations_in(char *scratch, const gm_matrix *m, int count, c
 }
 
 /* One block as int8, its greatest being 127; returns the sum of its codes. */
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2")
+static int quantize(const float *x, int8_t *codes, float *scale) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 most = _mm256_setzero_ps();
+    for (int i = 0; i < GM_BLOCK; i += 8) most = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), most);
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    const float greatest = _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
+    const __m256 inverse = _mm256_set1_ps(greatest > 0 ? 127.0f / greatest : 0);
+    __m256i whole[4];
+    for (int i = 0; i < 4; i++) whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse));
+    __m256i sums = _mm256_add_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); /* packs keeps lanes apart */
+    _mm256_storeu_si256((__m256i *)codes, bytes);
+    *scale = greatest / 127.0f;
+    return _mm_cvtsi128_si32(sum);
+}
+#pragma GCC pop_options
+#else
 static int quantize(const float *x, int8_t *codes, float *scale) {
     float most = 0;
     for (int i = 0; i < GM_BLOCK; i++) most = fmaxf(most, fabsf(x[i]));
     float inverse = most > 0 ? 127.0f / most : 0;
     int total = 0;
-    for (int i = 0; i < GM_BLOCK; i++) {
-        int code = (int)rintf(x[i] * inverse);
-        codes[i] = (int8_t)code;
-        total += code;
-    }
+    for (int i = 0; i < GM_BLOCK; i++) total += codes[i] = (int8_t)rintf(x[i] * inverse);
     *scale = most / 127.0f;
     return total;
 }
+#endif
 
 void gm_settle(const gm_activations *a, const float *from, int row, int begin, int end) {
     if (!is_quantized(a->kind)) {
