@@ -93,18 +93,34 @@ def test_other_formats_are_kept_as_float16(format) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["bf16", "f16", "f32", Format.Q8_0, Format.Q4_0])
 def test_rows_do_not_hang_on_other_rows(kind, threads) -> None:
-    """Bit for bit, in every number of rows, at every place and by any number of threads."""
+    """Bit for bit, in every number that rounds have, at every place, by any number of threads."""
     made = packed(kind, 200, 1536) if isinstance(kind, Format) else floats(kind, 200, 1536)
-    multiply, x = Native(made), randn(100, 1536)
+    multiply, x = Native(made), randn(64, 1536)
     torch.set_num_threads(1)
     alone = torch.cat([multiply(row[None]) for row in x])
     try:
         torch.set_num_threads(threads)
-        for count in (*range(1, 10), 17, 100):
+        for count in (*range(1, 10), 17, 64):
             assert torch.equal(multiply(x[:count]), alone[:count]), count
             assert torch.equal(multiply(x[-count:]), alone[-count:]), count
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 32), (40, 96), (200, 1536), (328, 2112)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_of_a_prompt_are_those_of_rounds_to_rounding(rows, columns, threads) -> None:
+    """By tile instructions where the processor has them; they hang on no other row there either."""
+    weight, x = floats("bf16", rows, columns), randn(130, columns)
+    multiply, expected = Native(weight), x.double() @ weight.double().T
+    torch.set_num_threads(threads)
+    try:
+        found = multiply(x)
+        assert torch.equal(multiply(x[:65]), found[:65])
+    finally:
+        torch.set_num_threads(1)
+
+    assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_calls_from_several_threads_do_not_mix() -> None:

@@ -1,6 +1,8 @@
 /* Few or many rows times a matrix, by all threads: panels are taken from a queue. */
 #include "linear.h"
 
+#include "amx.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,31 +136,63 @@ typedef struct {
     const gm_matrix *m;
     const float *x;
     gm_activations a;
+    uint8_t *tiles; /* or NULL */
+    float *sums;    /* of each thread */
     int count;
     float *out;
     gm_queue rows, panels;
 } product;
 
+static void settle_rows(product *p) {
+    int columns = p->m->columns, piece, pieces = (p->count + ROW_PIECE - 1) / ROW_PIECE;
+    while ((piece = gm_take(&p->rows, pieces)) >= 0)
+        for (int row = piece * ROW_PIECE; row < p->count && row < (piece + 1) * ROW_PIECE; row++)
+            if (p->tiles)
+                gm_amx_settle(p->x + (int64_t)row * columns, row, columns, p->tiles);
+            else
+                gm_settle(&p->a, p->x + (int64_t)row * columns, row, 0, columns);
+}
+
+static void multiply_tiles(product *p, int thread) {
+    const int all = panels_of(p->m), padded = (p->count + GM_AMX_ROWS - 1) / GM_AMX_ROWS * GM_AMX_ROWS;
+    float *sums = p->sums + thread * (gm_amx_sum_bytes(p->count) / (int64_t)sizeof(float));
+    int piece;
+    while ((piece = gm_take(&p->panels, (all + GM_AMX_PANELS - 1) / GM_AMX_PANELS)) >= 0) {
+        int first = piece * GM_AMX_PANELS, panels = all - first < GM_AMX_PANELS ? all - first : GM_AMX_PANELS;
+        gm_amx_multiply(p->m, first, panels, p->tiles, p->count, sums);
+        for (int i = 0; i < panels; i++)
+            write_out(p->m, first + i, 0, p->count, sums + (int64_t)i * padded * GM_PANEL, p->out);
+    }
+}
+
 static void share(void *context, int thread, int threads) {
     product *p = context;
-    (void)thread;
-    int columns = p->m->columns, piece, pieces = (p->count + ROW_PIECE - 1) / ROW_PIECE;
-    if (is_quantized(p->m->kind)) {
-        while ((piece = gm_take(&p->rows, pieces)) >= 0)
-            for (int row = piece * ROW_PIECE; row < p->count && row < (piece + 1) * ROW_PIECE; row++)
-                gm_settle(&p->a, p->x + (int64_t)row * columns, row, 0, columns);
+    if (p->tiles || is_quantized(p->m->kind)) {
+        settle_rows(p);
         gm_barrier(threads);
     }
-    gm_multiply(p->m, &p->a, p->count, p->out, &p->panels, gm_best_isa());
+    if (p->tiles)
+        multiply_tiles(p, thread);
+    else
+        gm_multiply(p->m, &p->a, p->count, p->out, &p->panels, gm_best_isa());
+}
+
+static int fits_tiles(const gm_matrix *m, int count) {
+    return m->kind == GM_BF16 && count >= GM_AMX_LEAST && m->columns % GM_BLOCK == 0 && gm_amx_ready();
 }
 
 /* out [count, rows] = x [count, columns] times the matrix; -1: there is no memory. */
 int gm_linear(const gm_matrix *m, const float *x, int count, float *out, int threads) {
     product p = {.m = m, .x = x, .count = count, .out = out};
-    char *scratch = NULL;
-    if (is_quantized(m->kind)) {
-        scratch = malloc((size_t)gm_scratch_bytes(count, m->columns));
-        if (!scratch) return -1;
+    const int by_tiles = fits_tiles(m, count);
+    int64_t bytes = by_tiles ? gm_amx_bytes(count, m->columns) + threads * gm_amx_sum_bytes(count) + 64
+                    : is_quantized(m->kind) ? gm_scratch_bytes(count, m->columns) : 0;
+    char *scratch = bytes ? malloc((size_t)bytes) : NULL;
+    if (bytes && !scratch) return -1;
+    if (by_tiles) {
+        p.tiles = (uint8_t *)aligned(scratch);
+        p.sums = (float *)(p.tiles + gm_amx_bytes(count, m->columns));
+    } else if (scratch) {
         p.a = gm_activations_in(scratch, m, count, gm_best_isa());
     } else {
         p.a = (gm_activations){.kind = m->kind, .columns = m->columns, .values = (float *)x};
