@@ -1,10 +1,10 @@
 """A matrix in the library's layout, and its product with rows.
 
 A row's result is the same bit for bit however many rows are computed with it, up to 64: each is
-summed in the order of its columns, alone. (Prompts have more, and processors with tile instructions
-multiply those of bf16 by them.) 16-bit and 32-bit weights are multiplied in float32. Quantized ones are
-multiplied as bytes: a row's activations are rounded to 8 bits in blocks of 32, each with a scale.
-Formats without a kernel of their own are kept as float16, rounded by 2^-11.
+summed in the order of its columns, alone. (Prompts have more, and where a processor has tile
+instructions those of bf16 run by them.) 16-bit and 32-bit weights are multiplied in float32.
+Quantized ones are multiplied as bytes: a row's activations are rounded to 8 bits in blocks of 32,
+each with a scale. Formats without a kernel of their own are kept as float16, rounded by 2^-11.
 """
 
 import ctypes
