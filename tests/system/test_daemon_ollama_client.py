@@ -94,13 +94,13 @@ def test_copy_and_delete(client):
 
 def test_errors_are_the_clients_errors(client):
     """Status and sentence arrive, streaming or not."""
-    for action in (
-        lambda: client.chat("nope", HELLO),
-        lambda: list(client.chat("nope", HELLO, stream=True)),
-        lambda: client.show("nope"),
-        lambda: client.delete("nope"),
+    for action, advice in (
+        (lambda: client.chat("nope", HELLO), "gemma pull nope"),
+        (lambda: list(client.chat("nope", HELLO, stream=True)), "gemma pull nope"),
+        (lambda: client.show("nope"), "gemma pull nope"),
+        (lambda: client.delete("nope"), "gemma list"),
     ):
-        with pytest.raises(ollama.ResponseError, match="gemma pull nope") as caught:
+        with pytest.raises(ollama.ResponseError, match=advice) as caught:
             action()
         assert caught.value.status_code == 404
     with pytest.raises(ollama.ResponseError, match="not supported") as caught:
