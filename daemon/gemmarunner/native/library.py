@@ -9,11 +9,14 @@ from ctypes import c_char_p, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
+from gemmarunner.native.stamp import stamp
+
 _HERE = Path(__file__).parent
 _NAMES = "_kernels*.so"
 
 _FUNCTIONS = {
     "gm_isa_name": (c_char_p, ()),
+    "gm_stamp": (c_char_p, ()),
     "gm_packed_bytes": (c_int64, (c_int, c_int, c_int)),
     "gm_pack": (None, (c_int, c_int, c_int, c_void_p, c_void_p, c_void_p, c_int)),
     "gm_linear": (c_int, (c_void_p, c_void_p, c_int, c_void_p, c_int)),
@@ -56,7 +59,14 @@ def _load() -> ctypes.CDLL | str:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         return f"no native kernels: {error}"
+    if _is_stale(loaded.gm_stamp().decode()):
+        return f"no native kernels: {files[0].name} was built of other sources; install again"
     return loaded if _name(loaded) else "no native kernels: they need an x86 CPU with AVX2"
+
+
+def _is_stale(built_of: str) -> bool:
+    """Whether calls might not mean what they say; a build by hand has no stamp and is trusted."""
+    return bool(built_of and (here := stamp()) and built_of != here)
 
 
 def _name(loaded: ctypes.CDLL) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from gemmarunner.native import library as native_library
 from gemmarunner.native.library import library, status
 from gemmarunner.native.linear import Native, can_multiply
+from gemmarunner.native.stamp import stamp
 from gemmarunner.quant.formats import Format, Packed, from_gguf, quantize
 
 pytestmark = pytest.mark.skipif(library() is None, reason=status())
@@ -162,3 +163,19 @@ def test_without_a_library_nothing_is_multiplied(monkeypatch) -> None:
 
     assert not can_multiply(torch.zeros(16, 32))
     assert status() == "no native kernels: not built"
+
+
+def test_kernels_built_of_other_sources_are_not_called(monkeypatch) -> None:
+    """Their functions may want other arguments; a person reads what to do."""
+    loaded = native_library._load.__wrapped__
+    monkeypatch.setattr(native_library, "stamp", lambda: "another")
+    built_by_hand = not library().gm_stamp()
+
+    found = loaded()
+
+    assert built_by_hand or "built of other sources; install again" in found
+
+
+def test_stamp_is_that_of_what_was_built() -> None:
+    """Here, where they were built just now; a build by hand has none."""
+    assert library().gm_stamp().decode() in ("", stamp())

@@ -27,3 +27,12 @@ const char *gm_isa_name(void) {
     return isa ? isa->name : "";
 }
 
+
+#ifndef GM_STAMP
+#define GM_STAMP ""
+#endif
+
+/* Of the sources that this was built of, see stamp.py; empty if nobody said. */
+const char *gm_stamp(void) {
+    return GM_STAMP;
+}
