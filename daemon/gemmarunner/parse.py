@@ -105,6 +105,8 @@ class StreamParser:
         """One decision on the held text; False when more text is needed."""
         if self._state is _State.CHANNEL_NAME:
             return self._read_channel_name()
+        if self._state is _State.AFTER_CALL and self._holds_text():
+            self._state = _State.TEXT
         at, tag = _first_tag(self._held, _TAGS[self._state])
         if tag:
             self._on_tag(at, tag)
@@ -156,8 +158,12 @@ class StreamParser:
         (self._thinking if self._state is _State.THINKING else self._text).append(
             self._unled(certain)
         )
-        if self._state is _State.AFTER_CALL:
-            self._state = _State.TEXT
+
+    def _holds_text(self) -> bool:
+        """Whether what is held begins with something that can't become a tag."""
+        held = self._held.lstrip()
+        tags = _TAGS[self._state]
+        return bool(held) and not any(held.startswith(t) or t.startswith(held) for t in tags)
 
     def _unled(self, text: str) -> str:
         """`text` without leading whitespace when it follows a tag."""

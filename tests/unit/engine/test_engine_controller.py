@@ -220,7 +220,10 @@ def test_rate_follows_a_change_of_text_within_few_rounds():
 def test_chosen_depth_is_never_thought_slower_than_depth_0(
     rate: float, step: float, max_depth: int, rounds: int, seed: int
 ):
-    """Whatever was seen, the choice promises at least the rate of plain decoding."""
+    """Whatever was seen, the choice promises at least the rate of plain decoding.
+
+    It was made with expectations that are a few rounds old, which noise may have moved since.
+    """
     controller, world = DepthController(max_depth), World(rate, step=step, seed=seed)
     for depth in world.run(controller, rounds):
         assert 0 <= depth <= max_depth
@@ -228,7 +231,7 @@ def test_chosen_depth_is_never_thought_slower_than_depth_0(
     selected = controller.selected(GREEDY)
 
     if rounds > 10:
-        assert controller.rate(GREEDY, selected) >= controller.rate(GREEDY, 0)
+        assert controller.rate(GREEDY, selected) >= 0.995 * controller.rate(GREEDY, 0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemmad.wire import ToolCall
-from gemmarunner.parse import Parsed, StreamParser
+from gemmarunner.parse import CALL_CLOSE, CALL_OPEN, Parsed, StreamParser
 
 Q = '<|"|>'
 WEATHER = {
@@ -180,6 +180,13 @@ def test_chunking_does_not_matter(stream: str, data: st.DataObject) -> None:
     pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]
 
     assert parse(stream) == parse(*pieces)
+
+
+def test_text_after_a_call_is_text_however_it_is_cut() -> None:
+    """A closing tag behind it closes nothing, and is shown."""
+    stream = f"{CALL_OPEN}{CALL_CLOSE}thought{CALL_CLOSE}"
+
+    assert {parse(stream), parse(stream[:25], stream[25:]), parse(*stream)} == {Parsed(stream)}
 
 
 @settings(max_examples=60, deadline=None)
