@@ -3,8 +3,8 @@
 On a CPU matrices are copied out of mapped files into the form its products want. What stays mapped
 (the tables of embeddings) is not counted: the system drops such pages and reads them again.
 
-    native    x86 with the C library: float32 numbers, 16-bit matrices as they are stored, Q8_0 and
-              Q4_0 packed, other formats as float16
+    native    x86 with the C library: float32 numbers, 16-bit matrices as they are stored, quantized
+              formats that have kernels packed, others as float16
     half      other x86: float32 numbers, matrices as float16; 8 bits where packing on load asks
     bf16      x86 that multiplies bf16, and accelerators: 16 bits throughout
     float32   others: four bytes; or two, as stored, where four took more than half of what is free
@@ -29,8 +29,10 @@ _ROW_ELEMENTS = 2**18  # a drafter's up to here
 _EDGES = 32  # columns that 8-bit products add, before they are cut into blocks
 _BLOCK = 512  # columns: FBGEMM fills the last one up
 _PANEL = 16
-_NATIVE_COLUMNS = 32
-_NATIVE_BLOCK = {"Q8_0": 34, "Q4_0": 18}  # bytes of so many columns
+# Columns of a block, and its bytes in each row of a panel.
+_NATIVE_BLOCK = {
+    "Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_K": (256, 148), "Q5_K": (256, 180), "Q6_K": (256, 210),
+}  # fmt: skip
 _FIRST_POSITIONS = 1024
 _HEAD_BYTES = 6  # of each weight of the head while it is made
 _PACKED_HEAD_BYTES = {"native": 8, "half": 11}  # the same while it is packed, as measured
@@ -157,9 +159,8 @@ def matrix_bytes(
 def native_bytes(matrix: Matrix, kind: str) -> int:
     """Of a matrix in panels of 16 rows."""
     rows = -(-matrix.rows // _PANEL) * _PANEL
-    if kind in _NATIVE_BLOCK and matrix.columns % _NATIVE_COLUMNS == 0:
-        return matrix.copies * rows * matrix.columns // _NATIVE_COLUMNS * _NATIVE_BLOCK[kind]
-    return matrix.copies * rows * matrix.columns * (4 if kind == "F32" else 2)
+    columns, each = _NATIVE_BLOCK.get(kind, (1, 4 if kind == "F32" else 2))
+    return matrix.copies * rows * matrix.columns // columns * each
 
 
 def _blocks(columns: int) -> int:

@@ -48,10 +48,11 @@ def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) 
 
     requantize: a packed matrix may be approximated, see `quant.cpu.make_packed_linear`.
     """
+    parts = weight.parts if isinstance(weight, Stacked) else (weight,)
+    if can_multiply(*parts):
+        return Native(*parts)
     if isinstance(weight, Stacked):
         return Beside([make_linear(part, requantize=requantize) for part in weight.parts])
-    if can_multiply(weight):
-        return Native(weight)
     if isinstance(weight, Packed):
         from gemmarunner.quant.cpu import make_packed_linear
 
@@ -72,9 +73,7 @@ def make_linear(weight: Tensor | Packed | Stacked, *, requantize: bool = False) 
 
 def make_row_linear(weight: Tensor | Packed | Stacked) -> Linear:
     """As `make_linear`, for one row at a time: a small matrix then is fastest as it is."""
-    if not isinstance(weight, Stacked) and can_multiply(weight):
-        return Native(weight)
-    plain = isinstance(weight, Tensor) and weight.device.type == "cpu"
+    plain = isinstance(weight, Tensor) and weight.device.type == "cpu" and not can_multiply(weight)
     if isinstance(weight, Tensor) and plain and weight.numel() <= _SMALL_ELEMENTS:
         return Transposed(weight)
     return make_linear(weight)

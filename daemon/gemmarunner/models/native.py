@@ -108,7 +108,7 @@ def _experts(branch: MoEBranch) -> ExpertParts:
 def _alike(linears: Sequence[object]) -> list[Native]:
     """Files may keep some layers' experts in another format, but one layer's in one."""
     found = [_matrix(linear) for linear in linears]
-    if len({one.kind for one in found}) > 1:
+    if len({one.layout for one in found}) > 1:
         raise NotNative
     return found
 

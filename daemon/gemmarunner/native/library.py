@@ -32,6 +32,7 @@ class Matrix(ctypes.Structure):
         ("rows", ctypes.c_int32),
         ("columns", ctypes.c_int32),
         ("data", c_void_p),
+        ("below", c_void_p),
     )
 
 

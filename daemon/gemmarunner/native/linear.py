@@ -4,7 +4,7 @@ A row's result is the same bit for bit however many rows are computed with it, u
 summed in the order of its columns, alone. (Prompts have more, and where a processor has tile
 instructions those of bf16 run by them.) 16-bit and 32-bit weights are multiplied in float32.
 Quantized ones are multiplied as bytes: a row's activations are rounded to 8 bits in blocks of 32,
-each with a scale. Formats without a kernel of their own are kept as float16, rounded by 2^-11.
+each with a scale.
 """
 
 import ctypes
@@ -22,8 +22,16 @@ from gemmarunner.native.memory import Arena, Region
 from gemmarunner.quant.formats import FileBlocks, Format, Packed
 from gemmarunner.quant.planes import gather
 
-_BF16, _F16, _F32, _Q8, _Q4 = range(5)
-_KINDS = {Format.Q8_0: _Q8, Format.Q4_0: _Q4}
+_BF16, _F16, _F32, _Q8, _Q4, _Q4K, _Q5K, _Q6K = range(8)
+_DTYPES = {_BF16: torch.bfloat16, _F16: torch.float16, _F32: torch.float32}
+_KINDS = {
+    Format.Q8_0: _Q8,
+    Format.Q4_0: _Q4,
+    Format.Q4_K: _Q4K,
+    Format.Q5_K: _Q5K,
+    Format.Q6_K: _Q6K,
+}
+_FROM_PLANES = (Format.Q8_0, Format.Q4_0)  # the others are taken as a file has them
 BLOCK = 32  # columns whose quantized activations share a scale
 _CHUNK = 2**24  # weights brought into the library's order at once
 
@@ -44,36 +52,64 @@ class _Source(NamedTuple):
     scales: Tensor | None = None  # [N, K / 32] f16 is missing where the kind has scales
 
 
-def can_multiply(weight: Tensor | Packed) -> bool:
-    """Whether there are kernels here for this matrix."""
-    if library() is None or weight.device.type != "cpu" or weight.shape[1] % 2:
+def can_multiply(*parts: Tensor | Packed) -> bool:
+    """Whether there are kernels for these matrices, one under the other: of one form of rows."""
+    if library() is None or any(p.device.type != "cpu" or p.shape[1] % 2 for p in parts):
         return False
-    return isinstance(weight, Packed) or weight.is_floating_point()
+    return all(map(_has_kernel, parts)) and len({isinstance(p, Packed) for p in parts}) == 1
+
+
+def _has_kernel(part: Tensor | Packed) -> bool:
+    if isinstance(part, Packed):
+        return isinstance(part, FileBlocks) or part.format in _FROM_PLANES
+    return part.is_floating_point()
+
+
+class _Part:
+    """One matrix in memory of the library's."""
+
+    def __init__(self, weight: Tensor | Packed, below: "_Part | None") -> None:
+        kind, (rows, columns) = _kind(weight), weight.shape
+        self._region = _packed(weight, kind)
+        self._below = None if below is None else below.matrix  # lives as long as its address
+        under = None if self._below is None else ctypes.addressof(self._below)
+        self.matrix: Matrix = Matrix(kind, rows, columns, self._region.address, under)
+
+    @property
+    def nbytes(self) -> int:
+        made = self.matrix
+        return int(_functions().gm_packed_bytes(made.kind, made.rows, made.columns))
 
 
 class Native:
     """rows [R, K] -> [R, N] in their dtype, computed in float32; keeps a copy of the matrix."""
 
-    def __init__(self, weight: Tensor | Packed) -> None:
-        """Raises OSError when there is no memory."""
-        self.shape = (int(weight.shape[0]), int(weight.shape[1]))
-        self.kind = _kind(weight)
+    def __init__(self, *parts: Tensor | Packed) -> None:
+        """Of matrices one under the other, each in its own kind. Raises OSError without memory."""
+        self.shape = (sum(part.shape[0] for part in parts), int(parts[0].shape[1]))
         self._run = _functions().gm_linear
-        self._region = _packed(weight, self.kind)
+        self._parts: list[_Part] = []
+        for part in reversed(parts):
+            self._parts.insert(0, _Part(part, self._parts[0] if self._parts else None))
         count_mapped(self.nbytes)
         weakref.finalize(self, count_mapped, -self.nbytes).atexit = False
-        self.matrix = Matrix(self.kind, *self.shape, self._region.address)
+        self.matrix = self._parts[0].matrix
         self.address = ctypes.addressof(self.matrix)
+
+    @property
+    def layout(self) -> tuple[tuple[int, int], ...]:
+        """Each part's kind and number of rows."""
+        return tuple((part.matrix.kind, part.matrix.rows) for part in self._parts)
 
     @property
     def is_quantized(self) -> bool:
         """Whether rows are rounded to bytes, in blocks of `BLOCK` columns."""
-        return self.kind in (_Q8, _Q4)
+        return bool(self.matrix.kind >= _Q8)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the matrix takes."""
-        return int(_functions().gm_packed_bytes(self.kind, *self.shape))
+        return sum(part.nbytes for part in self._parts)
 
     def __call__(self, rows: Tensor) -> Tensor:
         given = rows.dtype
@@ -95,7 +131,7 @@ def _functions() -> ctypes.CDLL:
 def _kind(weight: Tensor | Packed) -> int:
     """The narrowest kind that holds the values."""
     if isinstance(weight, Packed):
-        return _KINDS.get(weight.format, _F16) if weight.shape[1] % BLOCK == 0 else _F16
+        return _KINDS[weight.format]
     if weight.dtype is torch.bfloat16:
         return _BF16
     if weight.dtype is torch.float16:
@@ -127,13 +163,10 @@ def _packed(weight: Tensor | Packed, kind: int) -> Region:
 
 def _source(weight: Tensor | Packed, kind: int, begin: int, end: int) -> _Source:
     if isinstance(weight, Tensor):
-        dtype = {_BF16: torch.bfloat16, _F16: torch.float16, _F32: torch.float32}[kind]
-        return _Source(kind, weight[begin:end].to(dtype).contiguous())
-    if isinstance(weight, FileBlocks) and kind != _F16:
+        return _Source(kind, weight[begin:end].to(_DTYPES[kind]).contiguous())
+    if isinstance(weight, FileBlocks):
         return _Source(kind, weight.blocks[begin:end].contiguous())
     part = weight.rows(torch.arange(begin, end))
-    if kind == _F16:
-        return _Source(kind, part.dequantized(torch.float16))
     columns = weight.shape[1]
     bits = 8 if kind == _Q8 else 4
     codes = gather(part.planes.codes, bits, BLOCK)[:, :columns].contiguous()

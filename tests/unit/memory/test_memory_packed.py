@@ -45,7 +45,8 @@ def test_tiles_take_what_the_estimate_says(format, rows, blocks):
 
 @pytest.mark.skipif(library() is None, reason=status())
 @pytest.mark.parametrize(("kind", "rows", "columns"), [
-    ("BF16", 37, 64), ("F32", 16, 34), ("Q8_0", 100, 96), ("Q4_0", 16, 32), ("Q6_K", 20, 256),
+    ("BF16", 37, 64), ("F32", 16, 34), ("Q8_0", 100, 96), ("Q4_0", 16, 32),
+    ("Q4_K", 40, 512), ("Q5_K", 16, 256), ("Q6_K", 20, 256),
 ])  # fmt: skip
 def test_native_panels_take_what_the_estimate_says(kind, rows, columns):
     """To the byte, also where rows fill no panel."""

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from torch import Tensor
 
 from gemmarunner.native import library as native_library
@@ -11,10 +12,12 @@ from gemmarunner.native.library import library, status
 from gemmarunner.native.linear import Native, can_multiply
 from gemmarunner.native.stamp import stamp
 from gemmarunner.quant.formats import Format, Packed, from_gguf, quantize
+from tests.fakes.gguf_pairs import random_blocks
 
 pytestmark = pytest.mark.skipif(library() is None, reason=status())
 
 SHAPES = [(16, 32), (37, 64), (100, 1536), (2048, 96)]
+K_FORMATS = [Format.Q4_K, Format.Q5_K, Format.Q6_K]
 
 
 def randn(*shape: int) -> Tensor:
@@ -28,7 +31,10 @@ def floats(kind: str, rows: int, columns: int) -> Tensor:
 
 
 def packed(format: Format, rows: int, columns: int) -> Packed:
-    return quantize(randn(rows, columns), format)
+    if format not in K_FORMATS:
+        return quantize(randn(rows, columns), format)
+    blocks = random_blocks(rows, columns, GGMLQuantizationType[format.name])
+    return from_gguf(format, torch.from_numpy(blocks), (rows, columns))
 
 
 def rounded(rows: Tensor) -> Tensor:
@@ -77,22 +83,67 @@ def test_blocks_of_a_file_and_planes_are_one_matrix(format, rows, columns) -> No
     assert torch.equal(Native(blocks)(x), Native(planes)(x))
 
 
-@pytest.mark.parametrize("format", [Format.Q4_K, Format.Q5_K, Format.Q6_K])
-def test_other_formats_are_kept_as_float16(format) -> None:
-    """Their values, rounded by 2^-11."""
-    nbytes = 32 * 512 * {"q4_k": 144, "q5_k": 176, "q6_k": 210}[format] // 256
-    blocks = torch.randint(0, 60, (nbytes,), generator=torch.Generator().manual_seed(1))
-    weight = from_gguf(format, blocks.to(torch.uint8), (32, 512))
-    x = randn(5, 512)
+@pytest.mark.parametrize(("rows", "columns"), [(16, 256), (37, 512), (100, 1536), (48, 2304)])
+@pytest.mark.parametrize("format", K_FORMATS)
+def test_k_product_equals_its_twin(format, rows, columns) -> None:
+    """In the bytes that the format takes, and of its scales nothing is rounded."""
+    weight = packed(format, rows, columns)
+    multiply = Native(weight)
+    bytes_each = {"q4_k": 2368, "q5_k": 2880, "q6_k": 3360}[format]
+    assert multiply.nbytes == -(-rows // 16) * columns // 256 * bytes_each
+    for count in (1, 2, 3, 4, 5, 8, 130):
+        x = randn(count, columns)
+        expected = rounded(x).double() @ weight.dequantized(torch.float32).double().T
+
+        found = multiply(x).double()
+
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+# Which bytes of a block are codes and which its scales.
+_CODES = {"q4_k": (slice(16, 144), slice(4, 16)), "q5_k": (slice(16, 176), slice(4, 16))}
+_CODES["q6_k"] = (slice(0, 192), slice(192, 208))
+
+
+@pytest.mark.parametrize("format", K_FORMATS)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_greatest_codes_do_not_overflow(format, sign) -> None:
+    """All codes and scales at their ends, and all activations: sums of 16 bits still hold them."""
+    blocks = random_blocks(16, 256, GGMLQuantizationType[format.name])
+    codes, scales = _CODES[format]
+    blocks[:, codes] = 255
+    blocks[:, scales] = 128 if format is Format.Q6_K else 255
+    weight = from_gguf(format, torch.from_numpy(blocks), (16, 256))
+    x = torch.full((1, 256), sign)
 
     found = Native(weight)(x)
 
-    expected = x @ weight.dequantized(torch.float16).float().T
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    expected = x @ weight.dequantized(torch.float32).T
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_matrices_of_other_kinds_may_lie_below() -> None:
+    """Each writes its own rows, whole panels or not, whatever the kinds; all share the sums."""
+    kinds = [Format.Q4_K, Format.Q6_K, Format.Q8_0, Format.Q5_K, Format.Q4_0]
+    parts = [
+        packed(kind, rows, 512) for kind, rows in zip(kinds, (40, 16, 9, 700, 32), strict=True)
+    ]
+    together = Native(*parts)
+    assert together.shape == (797, 512)
+    for count in (1, 4, 130):
+        x = randn(count, 512)
+
+        assert torch.equal(together(x), torch.cat([Native(part)(x) for part in parts], 1))
+
+
+def test_rounded_and_plain_rows_do_not_mix() -> None:
+    """One form of activations serves all that lie together."""
+    assert can_multiply(packed(Format.Q4_K, 16, 256), packed(Format.Q6_K, 16, 256))
+    assert not can_multiply(packed(Format.Q4_K, 16, 256), floats("bf16", 16, 256))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["bf16", "f16", "f32", Format.Q8_0, Format.Q4_0])
+@pytest.mark.parametrize("kind", ["bf16", "f16", "f32", *Format])
 def test_rows_do_not_hang_on_other_rows(kind, threads) -> None:
     """Bit for bit, in every number that rounds have, at every place, by any number of threads."""
     made = packed(kind, 200, 1536) if isinstance(kind, Format) else floats(kind, 200, 1536)

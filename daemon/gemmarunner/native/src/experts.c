@@ -21,9 +21,9 @@ static char *take(char **at, int64_t bytes) {
 gm_routing gm_routing_in(char *scratch, const gm_experts *e, int rows, int hidden, const gm_isa *isa) {
     const int64_t pairs = (int64_t)rows * e->best, inner = e->down->columns;
     gm_routing r = {.rows = rows, .pairs = (int)pairs, .hidden = hidden, .isa = isa};
-    r.routed_by = gm_activations_in(take(&scratch, gm_scratch_bytes(rows, hidden)), e->router, rows, isa);
-    r.entered = gm_activations_in(take(&scratch, gm_scratch_bytes((int)pairs, hidden)), e->gate_up, (int)pairs, isa);
-    r.inner = gm_activations_in(take(&scratch, gm_scratch_bytes((int)pairs, (int)inner)), e->down, (int)pairs, isa);
+    r.routed_by = gm_activations_in(take(&scratch, gm_scratch_bytes(rows, hidden)), e->router, rows);
+    r.entered = gm_activations_in(take(&scratch, gm_scratch_bytes((int)pairs, hidden)), e->gate_up, (int)pairs);
+    r.inner = gm_activations_in(take(&scratch, gm_scratch_bytes((int)pairs, (int)inner)), e->down, (int)pairs);
     r.own = (float *)take(&scratch, 4 * (int64_t)rows * hidden);
     r.scores = (float *)take(&scratch, 4 * (int64_t)rows * e->count);
     r.wide = (float *)take(&scratch, 8 * pairs * inner);

@@ -6,9 +6,6 @@
 #pragma GCC target("avx2,fma,f16c")
 #include "panel256.h"
 
-/* This sum is made now: the compiler would rather keep many addends, in memory, and add them up later. */
-#define SETTLED(sum) __asm__("" : "+x"(sum))
-
 /* Weights of eight rows in two neighbouring columns, which are 128 bytes of float32 or 64 of 16-bit floats. */
 ALWAYS void widen(const uint8_t *pair, int half, int kind, __m256 *even, __m256 *odd) {
     if (kind == GM_F32) {
@@ -96,6 +93,7 @@ ALWAYS void q4(int count, const gm_matrix *m, const uint8_t *panel, const gm_row
                float *acc) {
     __m256 a[MOST][2];
     const __m256i one = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+    const __m256 middle = _mm256_set1_ps(8);
     const places at = find(m, x, first, count);
     load_acc(a, acc, count);
     for (int b = begin / GM_BLOCK; b < end / GM_BLOCK; b++) {
@@ -124,7 +122,7 @@ ALWAYS void q4(int count, const gm_matrix *m, const uint8_t *panel, const gm_row
         __m256 scale[2] = {scale_of(w, 0), scale_of(w, 1)};
 #pragma GCC unroll 5
         for (int r = 0; r < count; r++) {
-            __m256 own = ones_in(at.scales[r] + b), offset = ones_in(at.offsets[r] + b);
+            __m256 own = ones_in(at.scales[r] + b), offset = _mm256_mul_ps(ones_in(at.offsets[r] + b), middle);
             for (int h = 0; h < 2; h++) {
                 __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[r][h], one));
                 a[r][h] = _mm256_fmadd_ps(_mm256_fmadd_ps(dot, own, offset), scale[h], a[r][h]);
@@ -145,6 +143,8 @@ KERNEL(gm_avx2_f32, F32)
 static KERNEL(q8_panel, Q8)
 static KERNEL(q4_panel, Q4)
 
-const gm_isa gm_avx2 = {"AVX2", MOST, 0, {gm_avx2_bf16, gm_avx2_f16, gm_avx2_f32, q8_panel, q4_panel}};
+const gm_isa gm_avx2 = {"AVX2",
+                        MOST,
+                        {gm_avx2_bf16, gm_avx2_f16, gm_avx2_f32, q8_panel, q4_panel, gm_avx2_q4k, gm_avx2_q5k, gm_avx2_q6k}};
 #pragma GCC pop_options
 #endif

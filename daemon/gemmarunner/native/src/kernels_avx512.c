@@ -1,20 +1,9 @@
 /* Products of one panel with up to eight rows, for x86 with AVX-512 and its VNNI: a panel's 16 rows are one vector. */
-#include "matrix.h"
+#include "panel512.h"
 
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")
-#include <immintrin.h>
-#include <string.h>
-
-#define ALWAYS static inline __attribute__((always_inline))
-enum { MOST = 8, AHEAD = 8192 };
-
-ALWAYS __m512i four_codes(const int8_t *x) {
-    int32_t word;
-    memcpy(&word, x, 4);
-    return _mm512_set1_epi32(word);
-}
 
 /* Weights of a panel in two neighbouring columns. */
 ALWAYS void widen(const uint8_t *pair, int kind, __m512 *even, __m512 *odd) {
@@ -61,22 +50,16 @@ ALWAYS void floats(int kind, int count, const gm_matrix *m, const uint8_t *panel
     for (int r = 0; r < count; r++) _mm512_storeu_ps(acc + 16 * r, a[r]);
 }
 
-/* Codes of Q8 become unsigned by adding 128; `offsets` holds what that, or Q4's middle of 8, adds to a block. */
+/* Codes of Q8 become unsigned by adding 128; what that, or Q4's middle of 8, adds to a block is taken off again. */
 ALWAYS void quantized(int kind, int count, const gm_matrix *m, const uint8_t *panel, const gm_rows *x, int first,
                       int begin, int end, float *acc) {
     __m512 a[MOST];
-    const int64_t blocks = m->columns / GM_BLOCK;
     const int64_t bytes = kind == GM_Q8 ? GM_Q8_BYTES : GM_Q4_BYTES;
     const int vectors = kind == GM_Q8 ? 8 : 4;
     const __m512i top = _mm512_set1_epi8((char)0x80), low = _mm512_set1_epi8(15);
-    const int8_t *rows[MOST];
-    const float *scales[MOST], *offsets[MOST];
-    for (int r = 0; r < count; r++) {
-        rows[r] = x->codes + (first + r) * (int64_t)m->columns;
-        scales[r] = x->scales + (first + r) * blocks;
-        offsets[r] = x->offsets + (first + r) * blocks;
-        a[r] = _mm512_loadu_ps(acc + 16 * r);
-    }
+    const float middle = kind == GM_Q8 ? 128 : 8;
+    const places at = find(m, x, first, count);
+    for (int r = 0; r < count; r++) a[r] = _mm512_loadu_ps(acc + 16 * r);
     for (int b = begin / GM_BLOCK; b < end / GM_BLOCK; b++) {
         const uint8_t *w = panel + b * bytes;
         __m512i sum[MOST];
@@ -88,49 +71,38 @@ ALWAYS void quantized(int kind, int count, const gm_matrix *m, const uint8_t *pa
                 codes = _mm512_xor_si512(codes, top);
 #pragma GCC unroll 8
                 for (int r = 0; r < count; r++)
-                    sum[r] = _mm512_dpbusd_epi32(sum[r], codes, four_codes(rows[r] + GM_BLOCK * b + 4 * j));
+                    sum[r] = _mm512_dpbusd_epi32(sum[r], codes, four_codes(at.codes[r] + GM_BLOCK * b + 4 * j));
             } else {
                 __m512i lower = _mm512_and_si512(codes, low);
                 __m512i upper = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
 #pragma GCC unroll 8
                 for (int r = 0; r < count; r++) {
-                    const int8_t *c = rows[r] + GM_BLOCK * b + 4 * j;
+                    const int8_t *c = at.codes[r] + GM_BLOCK * b + 4 * j;
                     sum[r] = _mm512_dpbusd_epi32(sum[r], lower, four_codes(c));
                     sum[r] = _mm512_dpbusd_epi32(sum[r], upper, four_codes(c + 16));
                 }
             }
         }
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
+        __m512 scale = scale_of(w);
 #pragma GCC unroll 8
         for (int r = 0; r < count; r++) {
-            __m512 dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), _mm512_set1_ps(scales[r][b]),
-                                         _mm512_set1_ps(offsets[r][b]));
+            __m512 dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), _mm512_set1_ps(at.scales[r][b]),
+                                         _mm512_set1_ps(middle * at.offsets[r][b]));
             a[r] = _mm512_fmadd_ps(dot, scale, a[r]);
         }
     }
     for (int r = 0; r < count; r++) _mm512_storeu_ps(acc + 16 * r, a[r]);
 }
 
-#define KERNEL(name, function, kind)                                                                                   \
-    static void name(const gm_matrix *m, const uint8_t *panel, const gm_rows *x, int first, int count, int begin,      \
-                     int end, float *acc) {                                                                            \
-        switch (count) {                                                                                               \
-        case 1: function(kind, 1, m, panel, x, first, begin, end, acc); break;                                         \
-        case 2: function(kind, 2, m, panel, x, first, begin, end, acc); break;                                         \
-        case 3: function(kind, 3, m, panel, x, first, begin, end, acc); break;                                         \
-        case 4: function(kind, 4, m, panel, x, first, begin, end, acc); break;                                         \
-        case 5: function(kind, 5, m, panel, x, first, begin, end, acc); break;                                         \
-        case 6: function(kind, 6, m, panel, x, first, begin, end, acc); break;                                         \
-        case 7: function(kind, 7, m, panel, x, first, begin, end, acc); break;                                         \
-        default: function(kind, 8, m, panel, x, first, begin, end, acc); break;                                        \
-        }                                                                                                              \
-    }
-KERNEL(bf16_panel, floats, GM_BF16)
-KERNEL(f16_panel, floats, GM_F16)
-KERNEL(f32_panel, floats, GM_F32)
-KERNEL(q8_panel, quantized, GM_Q8)
-KERNEL(q4_panel, quantized, GM_Q4)
+static KERNEL(bf16_panel, floats, GM_BF16)
+static KERNEL(f16_panel, floats, GM_F16)
+static KERNEL(f32_panel, floats, GM_F32)
+static KERNEL(q8_panel, quantized, GM_Q8)
+static KERNEL(q4_panel, quantized, GM_Q4)
 
-const gm_isa gm_avx512 = {"AVX-512", MOST, 128, {bf16_panel, f16_panel, f32_panel, q8_panel, q4_panel}};
+const gm_isa gm_avx512 = {
+    "AVX-512",
+    MOST,
+    {bf16_panel, f16_panel, f32_panel, q8_panel, q4_panel, gm_avx512_q4k, gm_avx512_q5k, gm_avx512_q6k}};
 #pragma GCC pop_options
 #endif

@@ -7,13 +7,14 @@
 #pragma GCC target("avx2,fma,f16c,avxvnni")
 #include "panel256.h"
 
-/* Codes of Q8 become unsigned by adding 128; `offsets` holds what that, or Q4's middle of 8, adds to a block. */
+/* Codes of Q8 become unsigned by adding 128; what that, or Q4's middle of 8, adds to a block is taken off again. */
 ALWAYS void quantized(int kind, int count, const gm_matrix *m, const uint8_t *panel, const gm_rows *x, int first,
                       int begin, int end, float *acc) {
     __m256 a[MOST][2];
     const int64_t bytes = kind == GM_Q8 ? GM_Q8_BYTES : GM_Q4_BYTES;
     const int vectors = kind == GM_Q8 ? 8 : 4;
     const __m256i top = _mm256_set1_epi8((char)0x80), low = _mm256_set1_epi8(15);
+    const __m256 middle = _mm256_set1_ps(kind == GM_Q8 ? 128 : 8);
     const places at = find(m, x, first, count);
     load_acc(a, acc, count);
     for (int b = begin / GM_BLOCK; b < end / GM_BLOCK; b++) {
@@ -41,7 +42,7 @@ ALWAYS void quantized(int kind, int count, const gm_matrix *m, const uint8_t *pa
         __m256 scale[2] = {scale_of(w, 0), scale_of(w, 1)};
 #pragma GCC unroll 5
         for (int r = 0; r < count; r++) {
-            __m256 own = ones_in(at.scales[r] + b), offset = ones_in(at.offsets[r] + b);
+            __m256 own = ones_in(at.scales[r] + b), offset = _mm256_mul_ps(ones_in(at.offsets[r] + b), middle);
             for (int h = 0; h < 2; h++)
                 a[r][h] = _mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][h]), own, offset), scale[h], a[r][h]);
         }
@@ -54,6 +55,8 @@ ALWAYS void quantized(int kind, int count, const gm_matrix *m, const uint8_t *pa
 static KERNEL(q8_panel, Q8)
 static KERNEL(q4_panel, Q4)
 
-const gm_isa gm_avxvnni = {"AVX2 with VNNI", MOST, 128, {gm_avx2_bf16, gm_avx2_f16, gm_avx2_f32, q8_panel, q4_panel}};
+const gm_isa gm_avxvnni = {"AVX2 with VNNI",
+                           MOST,
+                           {gm_avx2_bf16, gm_avx2_f16, gm_avx2_f32, q8_panel, q4_panel, gm_avx2_q4k, gm_avx2_q5k, gm_avx2_q6k}};
 #pragma GCC pop_options
 #endif

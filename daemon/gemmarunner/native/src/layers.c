@@ -147,13 +147,13 @@ typedef struct {
 static void attention_half(turn *t) {
     run *r = t->r;
     const gm_layer *l = t->l;
-    const int rows = r->step->rows, raw_heads = l->project->rows / l->width, group = l->heads / l->kv_heads;
+    const int rows = r->step->rows, raw_heads = gm_all_rows(l->project) / l->width, group = l->heads / l->kv_heads;
     const int heads = group % 2 == 0 ? 2 : 1, pieces = l->heads / heads; /* a task's, of one K/V head */
     float *scores = r->scores + (int64_t)t->thread * 2 * r->step->most_seen;
     gm_queue *queue;
     int task;
 
-    gm_activations a = gm_activations_in(r->normed, l->project, rows, r->isa);
+    gm_activations a = gm_activations_in(r->normed, l->project, rows);
     normalise_rows(r, &a, l->input_norm, l->floor, NEXT);
     MEET;
     gm_multiply(l->project, &a, rows, r->projected, NEXT, r->isa);
@@ -162,7 +162,7 @@ static void attention_half(turn *t) {
     while ((task = gm_take(queue, rows * raw_heads)) >= 0)
         place_head(r, l, t->index, task / raw_heads, task % raw_heads, raw_heads);
     MEET;
-    a = gm_activations_in(r->wide, l->output, rows, r->isa);
+    a = gm_activations_in(r->wide, l->output, rows);
     queue = NEXT;
     while ((task = gm_take(queue, rows * pieces)) >= 0)
         attend_row(r, l, &a, t->index, task / pieces, task % pieces * heads, heads, raw_heads, scores);
@@ -178,15 +178,15 @@ static void dense_half(turn *t, gm_routing *routing) {
     run *r = t->r;
     const gm_layer *l = t->l;
     const int rows = r->step->rows;
-    gm_activations a = gm_activations_in(r->normed, l->gate_up, rows, r->isa);
+    gm_activations a = gm_activations_in(r->normed, l->gate_up, rows);
     normalise_rows(r, &a, l->mlp_norm, l->floor, NEXT);
     if (routing) gm_experts_enter(routing, l->experts, r->x, l->floor, NEXT);
     MEET;
     gm_multiply(l->gate_up, &a, rows, r->projected, NEXT, r->isa);
     if (routing) gm_experts_score(routing, l->experts, NEXT);
     MEET;
-    a = gm_activations_in(r->wide, l->down, rows, r->isa);
-    gate_rows(r, &a, r->projected, l->gate_up->rows, r->projected + l->down->columns, l->gate_up->rows, NEXT);
+    a = gm_activations_in(r->wide, l->down, rows);
+    gate_rows(r, &a, r->projected, 2 * l->down->columns, r->projected + l->down->columns, 2 * l->down->columns, NEXT);
     if (routing) gm_experts_choose(routing, l->experts, NEXT);
     MEET;
     if (routing && t->thread == 0) gm_experts_group(routing, l->experts);
@@ -216,14 +216,14 @@ static void per_layer_half(turn *t) {
     run *r = t->r;
     const gm_layer *l = t->l;
     const int rows = r->step->rows, hidden = r->step->hidden;
-    gm_activations a = gm_activations_in(r->normed, l->ple_gate, rows, r->isa);
+    gm_activations a = gm_activations_in(r->normed, l->ple_gate, rows);
     gm_queue *queue = NEXT;
     int row;
     while ((row = gm_take(queue, rows)) >= 0) gm_settle(&a, r->x + (int64_t)row * hidden, row, 0, hidden);
     MEET;
     gm_multiply(l->ple_gate, &a, rows, r->projected, NEXT, r->isa);
     MEET;
-    a = gm_activations_in(r->wide, l->ple_widen, rows, r->isa);
+    a = gm_activations_in(r->wide, l->ple_widen, rows);
     gate_rows(r, &a, r->projected, l->ple_gate->rows, r->step->ple + t->index * r->step->ple_layer, r->step->ple_row, NEXT);
     MEET;
     gm_multiply(l->ple_widen, &a, rows, r->out, NEXT, r->isa);
@@ -262,7 +262,7 @@ static room room_of(const gm_layer *layers, int count, const gm_step *step, int 
     int wide = 0, projected = 0;
     room need = {.queues = (int64_t)sizeof(gm_queue) * PHASES * count};
     for (const gm_layer *l = layers; l < layers + count; l++) {
-        projected = (int)most(projected, most(l->project->rows, l->gate_up->rows));
+        projected = (int)most(projected, most(gm_all_rows(l->project), gm_all_rows(l->gate_up)));
         wide = (int)most(wide, most(l->output->columns, l->down->columns));
         if (l->ple_gate) projected = (int)most(projected, l->ple_gate->rows), wide = (int)most(wide, l->ple_widen->columns);
         if (l->experts) need.routing = most(need.routing, gm_routing_bytes(l->experts, step->rows, step->hidden));

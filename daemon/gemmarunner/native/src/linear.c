@@ -15,23 +15,24 @@ enum { STEP = 512, BLOCK_ROWS = 96, PIECE_BYTES = 128 << 10, ROW_PIECE = 4 };
 
 static char *aligned(char *at) { return (char *)(((uintptr_t)at + 63) & ~(uintptr_t)63); }
 
-static int is_quantized(int kind) { return kind == GM_Q8 || kind == GM_Q4; }
+static int is_quantized(int kind) { return kind >= GM_Q8; }
 
-gm_activations gm_activations_in(char *scratch, const gm_matrix *m, int count, const gm_isa *isa) {
+gm_activations gm_activations_in(char *scratch, const gm_matrix *m, int count) {
     int64_t cells = (int64_t)count * m->columns, blocks = cells / GM_BLOCK;
-    gm_activations a = {.kind = m->kind, .columns = m->columns, .middle = m->kind == GM_Q4 ? 8 : isa->middle};
+    gm_activations a = {.kind = m->kind, .columns = m->columns};
     a.values = (float *)aligned(scratch);
     a.scales = a.values + cells;
     a.offsets = a.scales + blocks;
-    a.codes = (int8_t *)(a.offsets + blocks);
+    a.middles = (int16_t *)(a.offsets + blocks);
+    a.codes = (int8_t *)(a.middles + 4 * blocks);
     return a;
 }
 
-/* One block as int8, its greatest being 127; returns the sum of its codes. */
+/* One block as int8, its greatest being 127; returns the sum of its codes. `middles`: see gm_rows. */
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx2")
-static int quantize(const float *x, int8_t *codes, float *scale) {
+static int quantize(const float *x, int8_t *codes, float *scale, int16_t *middles) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 most = _mm256_setzero_ps();
     for (int i = 0; i < GM_BLOCK; i += 8) most = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), most);
@@ -41,8 +42,11 @@ static int quantize(const float *x, int8_t *codes, float *scale) {
     const __m256 inverse = _mm256_set1_ps(greatest > 0 ? 127.0f / greatest : 0);
     __m256i whole[4];
     for (int i = 0; i < 4; i++) whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse));
-    __m256i sums = _mm256_add_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    /* Of either 16 columns, neighbours 0 and 1, then 2 and 3 of each four. */
+    __m256i pairs = _mm256_hadd_epi32(_mm256_add_epi32(whole[0], whole[1]), _mm256_add_epi32(whole[2], whole[3]));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    __m128i middle = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sum, 5));
+    _mm_storel_epi64((__m128i *)middles, _mm_packs_epi32(middle, middle));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
     __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
@@ -53,12 +57,17 @@ static int quantize(const float *x, int8_t *codes, float *scale) {
 }
 #pragma GCC pop_options
 #else
-static int quantize(const float *x, int8_t *codes, float *scale) {
+static int quantize(const float *x, int8_t *codes, float *scale, int16_t *middles) {
     float most = 0;
     for (int i = 0; i < GM_BLOCK; i++) most = fmaxf(most, fabsf(x[i]));
     float inverse = most > 0 ? 127.0f / most : 0;
-    int total = 0;
-    for (int i = 0; i < GM_BLOCK; i++) total += codes[i] = (int8_t)rintf(x[i] * inverse);
+    int total = 0, pairs[4] = {0};
+    for (int i = 0; i < GM_BLOCK; i++) {
+        codes[i] = (int8_t)rintf(x[i] * inverse);
+        total += codes[i];
+        pairs[i / 16 * 2 + i / 2 % 2] += codes[i];
+    }
+    for (int i = 0; i < 4; i++) middles[i] = (int16_t)(-32 * pairs[i]);
     *scale = most / 127.0f;
     return total;
 }
@@ -72,8 +81,8 @@ void gm_settle(const gm_activations *a, const float *from, int row, int begin, i
     }
     for (int k = begin; k < end; k += GM_BLOCK, from += GM_BLOCK) {
         int64_t at = ((int64_t)row * a->columns + k) / GM_BLOCK;
-        int sum = quantize(from, a->codes + at * GM_BLOCK, a->scales + at);
-        a->offsets[at] = (float)(-a->middle * sum) * a->scales[at];
+        int sum = quantize(from, a->codes + at * GM_BLOCK, a->scales + at, a->middles + 4 * at);
+        a->offsets[at] = (float)-sum * a->scales[at];
     }
 }
 
@@ -93,34 +102,45 @@ static void multiply(const gm_matrix *m, const gm_rows *x, const gm_isa *isa, co
     }
 }
 
-static void write_out(const gm_matrix *m, int panel, int first, int count, const float *acc, float *out) {
+/* `out` begins where the first row of the matrix writes; `stride` is between the rows of activations. */
+static void write_out(const gm_matrix *m, int panel, int first, int count, const float *acc, float *out, int stride) {
     int row = panel * GM_PANEL, width = m->rows - row < GM_PANEL ? m->rows - row : GM_PANEL;
     for (int r = 0; r < count; r++)
-        memcpy(out + (int64_t)(first + r) * m->rows + row, acc + GM_PANEL * r, sizeof(float) * (size_t)width);
+        memcpy(out + (int64_t)(first + r) * stride + row, acc + GM_PANEL * r, sizeof(float) * (size_t)width);
 }
 
 static int panels_at_once(const gm_matrix *m) { return (int)(PIECE_BYTES / gm_panel_bytes(m)) + 1; }
 
 static int panels_of(const gm_matrix *m) { return (m->rows + GM_PANEL - 1) / GM_PANEL; }
 
-/* Rows [begin, end) times some panels of the matrix. */
+static int pieces_of(const gm_matrix *m) { return (panels_of(m) + panels_at_once(m) - 1) / panels_at_once(m); }
+
+static int all_pieces_of(const gm_matrix *m) {
+    int pieces = 0;
+    for (; m; m = m->below) pieces += pieces_of(m);
+    return pieces;
+}
+
+/* Rows [begin, end) times some panels of the matrix, or of one below it. */
 static void multiply_piece(const gm_matrix *m, const gm_rows *x, int begin, int end, int piece, float *out,
                            const gm_isa *isa) {
     float acc[GM_PANEL * BLOCK_ROWS];
+    const int stride = gm_all_rows(m);
+    for (; piece >= pieces_of(m); m = m->below) piece -= pieces_of(m), out += m->rows;
     const int64_t bytes = gm_panel_bytes(m);
     const int panels = panels_of(m), at_once = panels_at_once(m);
     for (int panel = piece * at_once; panel < panels && panel < (piece + 1) * at_once; panel++)
         for (int first = begin; first < end; first += BLOCK_ROWS) {
             int rows = end - first < BLOCK_ROWS ? end - first : BLOCK_ROWS;
             multiply(m, x, isa, m->data + panel * bytes, first, rows, acc);
-            write_out(m, panel, first, rows, acc, out);
+            write_out(m, panel, first, rows, acc, out, stride);
         }
 }
 
 void gm_multiply_groups(const gm_matrix *matrices, const gm_group *groups, int count, const gm_activations *a,
                         float *out, gm_queue *queue, const gm_isa *isa) {
-    const gm_rows x = {a->values, a->codes, a->scales, a->offsets};
-    int pieces = (panels_of(matrices) + panels_at_once(matrices) - 1) / panels_at_once(matrices), task;
+    const gm_rows x = {a->values, a->codes, a->scales, a->offsets, a->middles};
+    int pieces = all_pieces_of(matrices), task;
     while ((task = gm_take(queue, count * pieces)) >= 0) {
         const gm_group *group = groups + task / pieces;
         multiply_piece(matrices + group->matrix, &x, group->begin, group->end, task % pieces, out, isa);
@@ -161,7 +181,7 @@ static void multiply_tiles(product *p, int thread) {
         int first = piece * GM_AMX_PANELS, panels = all - first < GM_AMX_PANELS ? all - first : GM_AMX_PANELS;
         gm_amx_multiply(p->m, first, panels, p->tiles, p->count, sums);
         for (int i = 0; i < panels; i++)
-            write_out(p->m, first + i, 0, p->count, sums + (int64_t)i * padded * GM_PANEL, p->out);
+            write_out(p->m, first + i, 0, p->count, sums + (int64_t)i * padded * GM_PANEL, p->out, p->m->rows);
     }
 }
 
@@ -178,10 +198,10 @@ static void share(void *context, int thread, int threads) {
 }
 
 static int fits_tiles(const gm_matrix *m, int count) {
-    return m->kind == GM_BF16 && count >= GM_AMX_LEAST && m->columns % GM_BLOCK == 0 && gm_amx_ready();
+    return m->kind == GM_BF16 && !m->below && count >= GM_AMX_LEAST && m->columns % GM_BLOCK == 0 && gm_amx_ready();
 }
 
-/* out [count, rows] = x [count, columns] times the matrix; -1: there is no memory. */
+/* out [count, all rows] = x [count, columns] times the matrix; -1: there is no memory. */
 int gm_linear(const gm_matrix *m, const float *x, int count, float *out, int threads) {
     product p = {.m = m, .x = x, .count = count, .out = out};
     const int by_tiles = fits_tiles(m, count);
@@ -193,7 +213,7 @@ int gm_linear(const gm_matrix *m, const float *x, int count, float *out, int thr
         p.tiles = (uint8_t *)aligned(scratch);
         p.sums = (float *)(p.tiles + gm_amx_bytes(count, m->columns));
     } else if (scratch) {
-        p.a = gm_activations_in(scratch, m, count, gm_best_isa());
+        p.a = gm_activations_in(scratch, m, count);
     } else {
         p.a = (gm_activations){.kind = m->kind, .columns = m->columns, .values = (float *)x};
     }

@@ -1,5 +1,5 @@
 /* Brings weights into the layout of matrix.h. Rows beyond the last fill a panel up with zeros. */
-#include "matrix.h"
+#include "pack_k.h"
 #include "pool.h"
 
 #include <string.h>
@@ -65,10 +65,20 @@ static void pack_blocks(const packing *p, int panel, uint8_t *out) {
             (p->scales ? pack_block : copy_block)(p, panel * GM_PANEL + r, r, block, out + (int64_t)block * each);
 }
 
+static void pack_supers(const packing *p, int panel, uint8_t *out) {
+    const int supers = p->columns / GM_SUPER, each = gm_k_bytes(p->kind), stored = gm_k_stored(p->kind);
+    memset(out, 0, (size_t)supers * (size_t)each);
+    for (int number = 0; number < supers; number++)
+        for (int r = 0; r < GM_PANEL && panel * GM_PANEL + r < p->rows; r++) {
+            int64_t at = (int64_t)(panel * GM_PANEL + r) * supers + number;
+            gm_pack_super(p->kind, (const uint8_t *)p->weights + at * stored, r, out + (int64_t)number * each);
+        }
+}
+
 static void share(void *context, int thread, int threads) {
     packing *p = context;
     (void)thread, (void)threads;
-    gm_matrix shape = {p->kind, p->rows, p->columns, p->out};
+    gm_matrix shape = {p->kind, p->rows, p->columns, p->out, NULL};
     int64_t bytes = gm_panel_bytes(&shape);
     int panels = (p->rows + GM_PANEL - 1) / GM_PANEL, panel;
     while ((panel = gm_take(&p->panels, panels)) >= 0) {
@@ -77,18 +87,21 @@ static void share(void *context, int thread, int threads) {
             pack_32(p, panel, out);
         else if (p->kind == GM_BF16 || p->kind == GM_F16)
             pack_16(p, panel, out);
+        else if (p->kind >= GM_Q4K)
+            pack_supers(p, panel, out);
         else
             pack_blocks(p, panel, out);
     }
 }
 
-/* `out` of gm_packed_bytes holds the matrix. Quantized kinds have codes and `scales`, or NULL and a file's blocks. */
+/* `out` of gm_packed_bytes holds the matrix. Q8 and Q4 have codes and `scales`, or NULL and a file's blocks,
+ * K formats always these. */
 void gm_pack(int kind, int rows, int columns, const void *weights, const void *scales, void *out, int threads) {
     packing p = {kind, rows, columns, weights, scales, out, {0}};
     gm_together(share, &p, threads);
 }
 
 int64_t gm_packed_bytes(int kind, int rows, int columns) {
-    gm_matrix shape = {kind, rows, columns, 0};
+    gm_matrix shape = {kind, rows, columns, NULL, NULL};
     return gm_panel_bytes(&shape) * ((rows + GM_PANEL - 1) / GM_PANEL);
 }

@@ -10,6 +10,9 @@
 #define ALWAYS static inline __attribute__((always_inline))
 enum { MOST = 5, AHEAD = 2048 };
 
+/* This sum is made now: the compiler would rather keep many addends, in memory, and add them up later. */
+#define SETTLED(sum) __asm__("" : "+x"(sum))
+
 ALWAYS __m256 ones_in(const float *x) { return _mm256_broadcast_ss(x); }
 
 ALWAYS __m256i four_codes(const int8_t *x) {
@@ -36,6 +39,7 @@ ALWAYS void store_acc(__m256 (*a)[2], float *acc, int count) {
 typedef struct {
     const int8_t *codes[MOST];
     const float *scales[MOST], *offsets[MOST];
+    const int16_t *middles[MOST];
 } places;
 
 ALWAYS places find(const gm_matrix *m, const gm_rows *x, int first, int count) {
@@ -45,6 +49,7 @@ ALWAYS places find(const gm_matrix *m, const gm_rows *x, int first, int count) {
         at.codes[r] = x->codes + (first + r) * (int64_t)m->columns;
         at.scales[r] = x->scales + (first + r) * blocks;
         at.offsets[r] = x->offsets + (first + r) * blocks;
+        at.middles[r] = x->middles + 4 * (first + r) * blocks;
     }
     return at;
 }
@@ -66,5 +71,8 @@ ALWAYS places find(const gm_matrix *m, const gm_rows *x, int first, int count) {
 void gm_avx2_bf16(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
 void gm_avx2_f16(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
 void gm_avx2_f32(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
+void gm_avx2_q4k(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
+void gm_avx2_q5k(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
+void gm_avx2_q6k(const gm_matrix *, const uint8_t *, const gm_rows *, int, int, int, int, float *);
 
 #endif
