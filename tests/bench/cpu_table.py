@@ -6,7 +6,8 @@
 A JSON line a format: tokens/s of a prompt, of plain decoding and with drafts at the wanted
 acceptance, ours and llama.cpp's (where its programs are on the PATH), and what a step of four rows
 costs against one. Medians over the turns. A round's time is measured and its tokens are what the
-rates promise, for both, so that luck does not count.
+rates promise, for both, so that luck does not count. What is not made here (q4_k_m) is read from
+its file.
 """
 
 import argparse
@@ -25,7 +26,14 @@ import torch
 
 from gemmarunner.engine.kvcache import KVCache
 from tests.bench import shapes
-from tests.bench.decode_cpu import CpuPair, build_pair, decode, prefill, read_bandwidth
+from tests.bench.decode_cpu import (
+    BYTES_PER_WEIGHT,
+    CpuPair,
+    build_pair,
+    decode,
+    prefill,
+    read_bandwidth,
+)
 from tests.bench.peers import complete, llama_server
 
 _SLACK = 64
@@ -40,7 +48,7 @@ def main() -> None:
     options = _options()
     for weights, gguf in options.gguf:
         begun = time.perf_counter()
-        pair = build_pair(options.shape, weights, True)
+        pair = build_pair(options.shape, weights if weights in BYTES_PER_WEIGHT else gguf, True)
         built = time.perf_counter() - begun
         _pin(options.cores)
         print(

@@ -4,7 +4,8 @@
         --accept 0.84,0.60,0.39,0.27 --batch 1 --prompt 512 --tokens 256
 
 `--accept` injects unconditional acceptance by position: random weights accept nothing by
-themselves. `--weights` other than bf16 are packed from bf16 when the model is made.
+themselves. `--weights` other than bf16 are packed from bf16 when the model is made; on a CPU they
+may also be a file of that shape.
 """
 
 import argparse
@@ -40,7 +41,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=shapes.SHAPES, default="nano")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--weights", default="bf16", help="bf16, q8_0, q4_0, int8 or int4")
+    parser.add_argument(
+        "--weights", default="bf16", help="bf16, q8_0, q4_0, int8, int4; on a CPU also a GGUF file"
+    )
     parser.add_argument("--depth", default="0", help="drafts a round, or auto")
     parser.add_argument("--accept", default="", help="unconditional, by position: .84,.60")
     parser.add_argument("--batch", type=int, default=1)

@@ -8,6 +8,7 @@ the read bandwidth measured in the same run, before and after.
 import random
 import statistics
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,9 @@ from gemmarunner.engine.propose import NOTHING, DraftKind, propose
 from gemmarunner.engine.request import Sampling
 from gemmarunner.engine.sampling import Sampler
 from gemmarunner.models.drafter import Drafter
+from gemmarunner.models.gguf_file import read_model
 from gemmarunner.models.linear import MakeLinear, make_linear
+from gemmarunner.models.loader import load_target
 from gemmarunner.models.packing import Pack, packer
 from gemmarunner.models.target import Target
 from gemmarunner.models.weights import Matrix
@@ -31,7 +34,7 @@ _CHUNK = 256
 _WARM_ROUNDS = 2
 _READ_BYTES = 2**29
 _CPU = torch.device("cpu")
-_BYTES_PER_WEIGHT = {"bf16": 2.0, "int8": 1.0625, "q8_0": 1.0625, "int4": 0.5625, "q4_0": 0.5625}
+BYTES_PER_WEIGHT = {"bf16": 2.0, "int8": 1.0625, "q8_0": 1.0625, "int4": 0.5625, "q4_0": 0.5625}
 # What may be approximated further; q8_0 and q4_0 stand for files that hold them, kept as they are.
 _REQUANTIZED = (("int8", ""), ("int8", "head"), ("int4", "head"))
 _IN_FILES = ("q8_0", "q4_0")
@@ -84,19 +87,33 @@ def run(
 
 
 def build_pair(shape: str, weights: str, drafts: bool) -> CpuPair:
-    """Float32 activations over weights that a bf16 checkpoint would hold, packed as wanted."""
+    """Float32 activations over `weights`: a GGUF file of this shape, or what is made at random."""
+    made = _from_file(Path(weights)) if weights.endswith(".gguf") else _synthetic(shape, weights)
+    if not drafts:
+        return made
+    take = _Take(shapes.Synthetic(_CPU, torch.bfloat16, 1))
+    drafter = Drafter(shapes.drafter_config(shape), take, _CPU, torch.float32)
+    drafter.bind(made.target)
+    return made._replace(drafter=drafter)
+
+
+def _from_file(path: Path) -> CpuPair:
+    files = {path.name: path}
+    target = load_target(files, "cpu", torch.float32)
+    stored = read_model(files).tensors.items()
+    read = sum(it.info.nbytes for name, it in stored if not name.startswith("per_layer_token"))
+    return CpuPair(target, None, read)
+
+
+def _synthetic(shape: str, weights: str) -> CpuPair:
+    """Weights that a bf16 checkpoint would hold, packed as wanted."""
     tensors = shapes.synthetic_target(shape, _CPU, torch.bfloat16)
     linear, head = _packing(weights)
     config = shapes.target_config(shape)
     take = _Take(tensors)
     target = Target(config, take, _CPU, torch.float32, linear=linear, head=head)
-    drafter = None
-    if drafts:
-        drafter_take = _Take(shapes.Synthetic(_CPU, torch.bfloat16, 1))
-        drafter = Drafter(shapes.drafter_config(shape), drafter_take, _CPU, torch.float32)
-        drafter.bind(target)
-    share = _BYTES_PER_WEIGHT[weights] / 2
-    return CpuPair(target, drafter, tensors.read_bytes * share)
+    share = BYTES_PER_WEIGHT[weights] / 2
+    return CpuPair(target, None, tensors.read_bytes * share)
 
 
 class _Take:

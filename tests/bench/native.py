@@ -14,7 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from gguf import GGMLQuantizationType
 from torch import Tensor
+
+from gemmarunner.quant.formats import Format, Packed, from_gguf
+from tests.fakes.gguf_pairs import random_blocks
 
 SHAPE = (65536, 1536)
 ROWS = (1, 2, 4, 5, 8, 16)
@@ -30,15 +34,10 @@ def main() -> None:
     _build()
     from gemmarunner.native.library import status
     from gemmarunner.native.linear import Native
-    from gemmarunner.quant.formats import Format, quantize
 
     weight = torch.randn(SHAPE).bfloat16().float()
-    made: dict[str, Tensor | object] = {"bf16": weight}
-    made |= {
-        form.value: quantize(weight, form, search=False) for form in (Format.Q8_0, Format.Q4_0)
-    }
-    for name, matrix in made.items():
-        multiply = Native(matrix)  # type: ignore[arg-type]
+    for name in ("bf16", *Format):
+        multiply = Native(weight if name == "bf16" else _blocks(Format(name)))
         figures = {rows: _rate(multiply, rows, multiply.nbytes) for rows in ROWS}
         print(json.dumps({"kind": name, "kernels": status(), "gb_s": figures}))
     plain = {rows: _rate(lambda x: x @ weight.T, rows, weight.nbytes) for rows in ROWS}
@@ -51,6 +50,12 @@ def _build() -> None:
         out = str(_SOURCES / "_kernels.so")
         flags = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-o", out)
         subprocess.run(("cc", *flags, *sources, "-lpthread", "-lm"), check=True)
+
+
+def _blocks(form: Format) -> Packed:
+    """Random codes and scales, which are all that a kernel sees."""
+    data = random_blocks(*SHAPE, GGMLQuantizationType[form.name])
+    return from_gguf(form, torch.from_numpy(data), SHAPE)
 
 
 def _rate(multiply: Callable[[Tensor], Tensor], rows: int, nbytes: int) -> float:
