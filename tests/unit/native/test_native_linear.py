@@ -5,6 +5,8 @@ import threading
 import pytest
 import torch
 from gguf import GGMLQuantizationType
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gemmarunner.native import library as native_library
@@ -98,6 +100,29 @@ def test_k_product_equals_its_twin(format, rows, columns) -> None:
         found = multiply(x).double()
 
         assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@given(
+    format=st.sampled_from(K_FORMATS),
+    rows=st.integers(1, 50),
+    supers=st.integers(1, 5),
+    count=st.integers(1, 12),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=30, deadline=None)
+def test_k_products_of_any_shape_equal_their_twins(format, rows, supers, count, seed) -> None:
+    """Whatever the bytes of codes and scales; and each row is what it is alone."""
+    columns = 256 * supers
+    blocks = random_blocks(rows, columns, GGMLQuantizationType[format.name], seed)
+    weight = from_gguf(format, torch.from_numpy(blocks), (rows, columns))
+    x = torch.randn(count, columns, generator=torch.Generator().manual_seed(seed))
+    multiply = Native(weight)
+
+    found = multiply(x)
+
+    expected = rounded(x).double() @ weight.dequantized(torch.float32).double().T
+    assert (found.double() - expected).norm() < 1e-5 * expected.norm()
+    assert torch.equal(found, torch.cat([multiply(row[None]) for row in x]))
 
 
 # Which bytes of a block are codes and which its scales.
