@@ -116,6 +116,7 @@ ALWAYS void q4(int count, const gm_matrix *m, const uint8_t *panel, const gm_row
                 for (int h = 0; h < 2; h++) {
                     sum[r][h] = _mm256_add_epi16(sum[r][h], _mm256_maddubs_epi16(lower[h], x0));
                     sum[r][h] = _mm256_add_epi16(sum[r][h], _mm256_maddubs_epi16(upper[h], x1));
+                    SETTLED(sum[r][h]);
                 }
             }
         }
