@@ -31,6 +31,9 @@ _SPLIT_COLUMNS = 25_000  # of all partial sums of one product
 _CHOOSING = 9 << 13  # bytes a row: maxima, groups, candidates
 _SEARCHING = 8 * 4  # bytes a weight, of the piece whose scales are searched: float32 copies
 _PIECE = 2**24  # weights that are packed at once
+# What libraries and segments take for prompts' chunks that are graphs (one H200: nano, E2B); their
+# rows are held twice, by trial and graph.
+_PROMPTS = 84 << 20
 
 
 def parts(pair: PairShape, setting: Setting) -> Parts:
@@ -251,7 +254,7 @@ def graph_bytes(pair: PairShape, setting: Setting, depth: int) -> int:
     layers = len(pair.target.layers)
     steps = 0 if pair.drafter is None else len(pair.drafter.layers) + 2
     sizes = captured_chunks(pair.target, setting)
-    total = prompt_bytes(pair.target, setting, max(sizes)) if sizes else 0
+    total = _PROMPTS + 2 * prompt_bytes(pair.target, setting, max(sizes)) if sizes else 0
     total += len(sizes) * (runtime.graph_bytes + runtime.layer_bytes * layers)
     for batch in batches(setting.slots):
         for drafts in range(deepest(batch, depth) + 1):
