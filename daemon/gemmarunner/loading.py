@@ -20,6 +20,7 @@ from gemmarunner.files import Files, read_eos_ids, read_format, read_notes, read
 from gemmarunner.memory import Holding, Meter
 from gemmarunner.models.gguf_file import forget_headers
 from gemmarunner.models.stored import Stored, stored_weights
+from gemmarunner.native.trial import try_kernels
 from gemmarunner.renderer import TemplateRenderer
 from gemmarunner.serving import Served
 
@@ -38,6 +39,8 @@ def compose(load: Load, report: Report, renderer: TemplateRenderer) -> Served:
     places = [resolve_device(device) for device, _ in load.split]
     device = places[-1] if places else resolve_device(load.device)
     make_current(device)
+    if device == "cpu":
+        try_kernels()
     meter = Meter(places or [device])
     weights = stored_weights(files)
     use_threads(load.threads, device, weights.nbytes)

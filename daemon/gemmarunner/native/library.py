@@ -36,15 +36,24 @@ class Matrix(ctypes.Structure):
     )
 
 
+_off = ""  # why nothing of it is used in this process
+
+
 def library() -> ctypes.CDLL | None:
     """The library, if it was built and this processor has kernels in it."""
-    found = _load()
+    found = _off or _load()
     return found if isinstance(found, ctypes.CDLL) else None
+
+
+def switch_off(why: str) -> None:
+    """There is no library for this process from now on; before anything was multiplied by it."""
+    global _off
+    _off = f"no native kernels: {why}"
 
 
 def status() -> str:
     """What runs here, for a person: the kernels' name, or why there are none."""
-    found = _load()
+    found = _off or _load()
     return found if isinstance(found, str) else f"native kernels for {_name(found)}"
 
 
