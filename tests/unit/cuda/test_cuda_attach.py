@@ -4,6 +4,8 @@ import gc
 import weakref
 from collections.abc import Callable
 
+import pytest
+
 from gemmarunner.cuda.backend import CudaBackend
 from gemmarunner.engine.engine import Engine
 from gemmarunner.engine.events import EngineRequest
@@ -26,8 +28,18 @@ def words(engine: Engine, turns: dict[int, Callable[[], None]]) -> list[list[int
     return [answer_of(events, id).tokens for id in range(3)]
 
 
-def test_cuda_words_stay_when_the_drafter_goes_and_comes(pair: Pairs) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "e2b",
+        *(pytest.param(shape, marks=pytest.mark.slow) for shape in ("e4b", "12b", "26b", "31b")),
+    ],
+)
+def test_cuda_words_stay_when_the_drafter_goes_and_comes(
+    pair_of: Callable[[str], Pairs], shape: str
+) -> None:
     """Greedy, sampled and penalised, in every shape."""
+    pair = pair_of(shape)
     expected = words(Engine(pair.backend(), eos_ids=NO_EOS), {})
     switched = Engine(pair.backend(), eos_ids=NO_EOS)
     told: list[Exception | None] = []

@@ -138,10 +138,10 @@ def test_cuda_overflow_costs_two_rounds_and_no_word(
             chosen[0], overflow[0] = 0, True
         return chosen, overflow
 
-    expected = ask(Engine(backend_of(), eos_ids=NO_EOS), text(20), SAMPLED, 2, 60).tokens
+    expected = ask(Engine(backend_of(), eos_ids=NO_EOS), text(20), SAMPLED, 2, 36).tokens
     monkeypatch.setattr(rounds, "choose", overflowing)
 
-    assert ask(Engine(backend_of(), eos_ids=NO_EOS), text(20), SAMPLED, 2, 60).tokens == expected
+    assert ask(Engine(backend_of(), eos_ids=NO_EOS), text(20), SAMPLED, 2, 36).tokens == expected
     assert len(calls) > 7
 
 
@@ -151,7 +151,7 @@ def answers(backend: Counting, eos: frozenset[int], cancelled: dict[int, int]) -
     kinds = [GREEDY, SAMPLED, Sampling(seed=9, repeat_penalty=1.2)]
     events, step = [], 0
     for id in range(6):
-        request = EngineRequest(id, text(9 + 5 * id, id), kinds[id % 3], "auto", 20 + 9 * id)
+        request = EngineRequest(id, text(9 + 5 * id, id), kinds[id % 3], "auto", 16 + 5 * id)
         engine.add(request)
     while engine.has_work:
         for id in [id for id, when in cancelled.items() if when == step]:

@@ -74,7 +74,7 @@ def test_gate_up_is_its_twin(n: int, k: int, dtype: torch.dtype) -> None:
     _assert_near(kernels.gate_up(x, weight), ops.gate_up_slow(x, weight))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [DTYPES[0], pytest.param(DTYPES[1], marks=pytest.mark.slow)])
 def test_ple_gate_is_its_twin(dtype: torch.dtype) -> None:
     """The gate's product is bent and meets the per-layer embedding."""
     x, weight = torch.randn(18, 96).to(dtype), _matrix(40, 96, dtype=dtype)

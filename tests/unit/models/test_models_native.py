@@ -31,7 +31,7 @@ def test_native_layers_equal_plain_ones(pair_of: Callable, monkeypatch, shape) -
     torch.testing.assert_close(native, plain, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", ["e2b", "12b", "26b"])
+@pytest.mark.parametrize("shape", ["e2b", "12b", pytest.param("26b", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_native_rows_do_not_hang_on_their_number(pair_of: Callable, shape, threads) -> None:
     """Bit for bit, whatever the number of threads: drafting changes no word."""
