@@ -8,7 +8,10 @@ import torch
 from tests.fakes.short_texts import ids, new_cache
 
 
-@pytest.mark.parametrize(("shape", "rows"), [("e2b", 1), ("e4b", 4), ("12b", 7), ("31b", 4)])
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [("e2b", 1), ("12b", 7), *(pytest.param(s, 4, marks=pytest.mark.slow) for s in ("e4b", "31b"))],
+)
 def test_scripted_layers_equal_plain_ones(
     torch_pair_of: Callable, monkeypatch, shape, rows
 ) -> None:
