@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gemmarunner.kernels import attention, heads, prompt_attention
-from gemmarunner.kernels.rows import Rows, chunk_of
+from gemmarunner.kernels.rows import Rows
+from tests.fakes.chunks import chunk_of
 
 DTYPE = torch.bfloat16
 CAPACITY = 131_072

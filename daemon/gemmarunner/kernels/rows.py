@@ -21,15 +21,6 @@ class Chunk(NamedTuple):
     length: Tensor  # [1] int32
 
 
-def chunk_of(slot: int, start: int, count: int, device: torch.device, rows: int = 0) -> Chunk:
-    """`count` rows from position `start` on, padded to `rows` if that is more."""
-
-    def number(value: int) -> Tensor:
-        return torch.full((1,), value, dtype=torch.int32, device=device)
-
-    return Chunk(Rows(number(slot), number(start), max(count, rows)), number(count))
-
-
 def row_positions(rows: Rows) -> Tensor:
     """The position of every row, [B * per] int64."""
     steps = torch.arange(rows.per, device=rows.start.device)

@@ -55,11 +55,13 @@ def _samples() -> Iterator[tuple[str, Tensor | Packed]]:
 
 def _is_right(weight: Tensor | Packed) -> bool:
     """Close to its twin, and each row the same among few and among more."""
-    is_packed = isinstance(weight, Packed)
-    dense = weight.dequantized(torch.float32) if isinstance(weight, Packed) else weight.float()
+    if isinstance(weight, Packed):
+        dense, most = weight.dequantized(torch.float32), _ROUNDED
+    else:
+        dense, most = weight.float(), _EXACT
     rows = torch.randn(max(_WIDTHS), _COLUMNS, generator=torch.Generator().manual_seed(2))
     multiply, expected = Native(weight), rows @ dense.T
     found = [multiply(rows[:count]) for count in _WIDTHS]
     error = (found[-1] - expected).norm() / expected.norm()
     same = all(torch.equal(part, found[-1][: len(part)]) for part in found)
-    return same and bool(error <= (_ROUNDED if is_packed else _EXACT))
+    return same and bool(error <= most)

@@ -14,7 +14,8 @@ from torch import Tensor
 pytest.importorskip("triton")
 import tests.fakes.triton_on_cpu  # noqa: F401  # before any kernel
 from gemmarunner.kernels import attention, prompt_attention
-from gemmarunner.kernels.rows import Rows, chunk_of
+from gemmarunner.kernels.rows import Rows
+from tests.fakes.chunks import chunk_of
 
 CHUNK, D = 16, 16
 TILING = prompt_attention.Tiling(16, 16, 16, warps=4, stages=2)
